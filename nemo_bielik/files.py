@@ -1,0 +1,104 @@
+"""Outputs that appear whole or not at all, and the hashes that name their contents."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nemo_bielik.errors import StorageError
+
+
+@contextlib.contextmanager
+def atomic_directory(output: Path) -> Iterator[Path]:
+    """Yield a scratch directory beside `output` that becomes `output` when the block succeeds.
+
+    Raises `StorageError` if `output` already exists or the disk is full. On failure the scratch
+    directory is removed, so no half-written output is ever seen.
+    """
+    refuse_existing(output)
+    scratch = sibling(output, "partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    with explain_disk_errors(output):
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+            os.replace(scratch, output)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def atomic_file(output: Path) -> Iterator[Path]:
+    """Yield a scratch path that replaces `output` when the block succeeds."""
+    scratch = sibling(output, "partial")
+    with explain_disk_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield scratch
+            os.replace(scratch, output)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_json(output: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_file(output) as scratch:
+        scratch.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def sibling(path: Path, purpose: str) -> Path:
+    """Return the hidden scratch path ``.NAME.PURPOSE`` beside `path`, on the same file system."""
+    return path.parent / f".{path.name}.{purpose}"
+
+
+def refuse_existing(output: Path) -> None:
+    """Raise `StorageError` if something stands where a new output is to appear."""
+    if output.exists():
+        raise StorageError(
+            f"{output}: already exists; remove it or choose another output directory"
+        )
+
+
+def require_space(directory: Path, needed_bytes: int) -> None:
+    """Raise `StorageError` unless the file system of `directory` has `needed_bytes` free."""
+    existing = next(path for path in [directory, *directory.resolve().parents] if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise StorageError(
+            f"{directory}: needs {needed_bytes / 1e9:.2f} GB, only {free / 1e9:.2f} GB are free; "
+            "free some space or choose another output directory"
+        )
+
+
+@contextlib.contextmanager
+def explain_disk_errors(output: Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into one line about `output`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            raise
+        raise StorageError(
+            f"{output}: cannot be written ({os.strerror(error.errno).lower()}); "
+            "free some space or choose another output directory"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def value_sha256(value: Any) -> str:
+    """Return the SHA-256 of a JSON-serialisable value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""What a model costs before it exists: parameters, bytes and FLOPs from its dimensions alone."""

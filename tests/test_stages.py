@@ -1,0 +1,98 @@
+"""What surrounds every stage: done, not done, or something else in the way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nemo_bielik import stages
+from nemo_bielik.artifacts import Manifest
+from nemo_bielik.errors import DataError, StorageError
+
+
+@dataclass(kw_only=True)
+class Config:
+    model: Path
+    output: Path
+    steps: int = 3
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(model=tmp_path / "model", output=tmp_path / "output")
+
+
+def run(config, inputs, seed=None):
+    """Run a stage that writes one file, unless it is done; return whether it ran."""
+    manifest = stages.describe("test", config, inputs, seed)
+    if stages.is_done(config.output, manifest):
+        return False
+    results = {}
+    with stages.stage_output(config.output, manifest, results) as scratch:
+        (scratch / "file").write_text("content")
+        results["figure"] = 1.5
+    return True
+
+
+def test_runs_once(config):
+    assert run(config, {"model": "hash"})
+    assert not run(config, {"model": "hash"})
+
+
+def test_the_manifest_tells_everything(config):
+    run(config, {"model": "hash"}, seed=7)
+    manifest = Manifest.load(config.output)
+    assert (manifest.stage, manifest.seed, manifest.inputs) == ("test", 7, {"model": "hash"})
+    assert manifest.config["steps"] == 3
+    assert manifest.results == {"figure": 1.5}
+    assert manifest.wall_seconds >= 0
+    assert "torch" in manifest.versions
+
+
+@pytest.mark.parametrize(
+    ("changes", "inputs", "seed", "words"),
+    [
+        ({"steps": 4}, {"model": "hash"}, None, "setting steps"),
+        ({}, {"model": "other"}, None, "input model"),
+        ({}, {"model": "hash"}, 5, "seed"),
+    ],
+)
+def test_another_recipe_is_named_and_refused(config, changes, inputs, seed, words):
+    run(config, {"model": "hash"})
+    other = Config(**{**vars(config), **changes})
+    with pytest.raises(StorageError, match=f"with another {words}; remove it"):
+        run(other, inputs, seed)
+
+
+def test_a_folder_of_something_else_is_refused(config):
+    config.output.mkdir()
+    with pytest.raises(StorageError, match="not made by this package"):
+        run(config, {})
+
+
+def test_a_failing_stage_leaves_nothing(config, tmp_path):
+    manifest = stages.describe("test", config, {})
+    with (
+        pytest.raises(RuntimeError),
+        stages.stage_output(config.output, manifest, {}) as scratch,
+    ):
+        (scratch / "file").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("not json", "is not a manifest"),
+        ("[]", "one JSON object"),
+        ('{"version": 99}', "format version 99"),
+        ('{"version": 1, "colour": "red"}', "colour"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(tmp_path, text, words):
+    (tmp_path / "bielik_manifest.json").write_text(text)
+    with pytest.raises(DataError, match=words) as caught:
+        Manifest.load(tmp_path)
+    assert "\n" not in str(caught.value)
