@@ -1,0 +1,64 @@
+"""The distillation stage: a student directory and its teacher in, a recovered student out."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.errors import CheckpointError, ConfigError
+from nemo_bielik.stages import is_done
+from nemo_bielik.training import TrainConfig, check_layout, prepare
+
+
+@dataclass(kw_only=True)
+class DistillConfig(TrainConfig):
+    """Train `model`, the student, on the distribution of `teacher`: no labels, logits only.
+
+    The report calls its temperature high without a figure. Ours is 1, where the loss is the plain
+    KL between the two models' predictions; docs/temperature.md measures 1 to 4.
+    """
+
+    teacher: Path = field(metadata={"help": "model directory of the original"})
+    temperature: float = field(default=1.0, metadata={"help": "T of both softmaxes"})
+    engine: Literal["bielik", "stock"] = field(
+        default="bielik", metadata={"help": "stock: Megatron-Bridge's own distill(), to compare"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature}; it must be above 0")
+
+
+def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
+    """Raise `CheckpointError` unless both speak the same tokens."""
+    from nemo_bielik.data.tokenizer import same_tokenizer
+
+    if student.arch.vocab_size != teacher.arch.vocab_size:
+        raise CheckpointError(
+            f"{student.directory}: vocabulary of {student.arch.vocab_size}, but its teacher "
+            f"{teacher.directory} has {teacher.arch.vocab_size}; distil between models that "
+            "share a tokenizer"
+        )
+    same_tokenizer(student.directory, teacher.directory)
+
+
+def distill(config: DistillConfig) -> None:
+    """Distil `config.teacher` into `config.model` and export the result as `config.output`."""
+    student, teacher = Checkpoint.open(config.model), Checkpoint.open(config.teacher)
+    check_pair(student, teacher)
+    check_layout(config.parallel, config.sequence_length, teacher)
+    manifest = prepare("distill", config, {"teacher": teacher.fingerprint()})
+    if is_done(config.output, manifest):
+        return
+
+    from nemo_bielik.megatron.engine import run_training
+    from nemo_bielik.megatron.objectives import Distillation, Objective, StockDistillation
+    from nemo_bielik.megatron.teacher import LiveTeacher
+
+    objective: Objective
+    if config.engine == "stock":
+        objective = StockDistillation(config.teacher, config.temperature)
+    else:
+        objective = Distillation(LiveTeacher(config.teacher), config.temperature)
+    run_training(config, objective, manifest)

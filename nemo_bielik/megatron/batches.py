@@ -1,0 +1,161 @@
+"""Packed text as batches in which no document sees another.
+
+Documents lie back to back in Megatron's ``.bin/.idx``; position ids start again at each of them,
+and everything else (attention mask, loss mask) follows from that. Shapes: [b, s] throughout,
+b sequences of s tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.bridge.training.config import DatasetBuildContext, DatasetProvider, GPTDatasetConfig
+from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+from megatron.core.datasets.gpt_dataset import GPTDataset
+from megatron.core.packed_seq_params import PackedSeqParams
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from nemo_bielik.megatron.model import HAS_TRANSFORMER_ENGINE
+from nemo_bielik.training import end_of_document
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch; `loss_mask` is 0 where the next token begins another document."""
+
+    tokens: Tensor
+    labels: Tensor
+    loss_mask: Tensor
+    position_ids: Tensor
+
+    def model_inputs(self) -> dict[str, Any]:
+        """Return GPTModel's arguments: THD packing on Transformer Engine, a dense mask elsewhere.
+
+        Both say the same: causal within a document, nothing across documents.
+        """
+        if not HAS_TRANSFORMER_ENGINE:
+            return {
+                "input_ids": self.tokens,
+                "position_ids": self.position_ids,
+                "attention_mask": document_mask(self.position_ids),
+            }
+        return {
+            "input_ids": self.tokens.reshape(1, -1),
+            "position_ids": self.position_ids.reshape(1, -1),
+            "attention_mask": None,
+            "packed_seq_params": packed_sequences(self.position_ids),
+        }
+
+
+def document_mask(position_ids: Tensor) -> Tensor:
+    """Return [b, 1, s, s], True where query row must NOT see key column."""
+    documents = (position_ids == 0).cumsum(dim=1)
+    other = documents.unsqueeze(2) != documents.unsqueeze(1)
+    length = position_ids.size(1)
+    future = torch.ones(length, length, dtype=torch.bool, device=position_ids.device).triu(1)
+    return (other | future).unsqueeze(1)
+
+
+def packed_sequences(position_ids: Tensor) -> PackedSeqParams:
+    """Return the document boundaries of a batch laid end to end, [b · s]."""
+    flat = position_ids.reshape(-1)
+    starts = torch.nonzero(flat == 0).squeeze(1)
+    edges = torch.cat([starts, starts.new_tensor([flat.numel()])]).to(torch.int32)
+    longest = int((edges[1:] - edges[:-1]).max())
+    return PackedSeqParams(
+        qkv_format="thd",
+        cu_seqlens_q=edges,
+        cu_seqlens_kv=edges,
+        max_seqlen_q=longest,
+        max_seqlen_kv=longest,
+    )
+
+
+def next_batch(data_iterator: Iterator[dict[str, Tensor]]) -> Batch:
+    """Take one micro-batch; every pipeline stage reads the same one."""
+    item = next(data_iterator)
+    fields = ("tokens", "labels", "loss_mask", "position_ids")
+    return Batch(**{name: item[name].cuda(non_blocking=True) for name in fields})
+
+
+class _Repeated(Dataset[Any]):
+    """The first `size` samples over and over, so that every validation sees the same ones."""
+
+    def __init__(self, dataset: Dataset[Any], size: int, length: int) -> None:
+        self.dataset, self.size, self.length = dataset, size, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index % self.size]
+
+
+@dataclass(frozen=True)
+class _EndOfDocument:
+    """All that Megatron's dataset asks of a tokenizer, since the text is tokens already."""
+
+    eod: int
+    vocab_size: int
+    pad: int = -1  # nothing is padded; an id of the vocabulary would drop its tokens from the loss
+
+    @property
+    def unique_identifiers(self) -> dict[str, int]:
+        return {"eod": self.eod, "vocab_size": self.vocab_size}
+
+
+def packed_dataset(
+    tokens: Path, samples: int, length: int, seed: int, vocab_size: int, cache: Path
+) -> GPTDataset:
+    """Return `samples` sequences of `length` tokens drawn from a directory of tokens.
+
+    Megatron's index files go to `cache`, which every rank must see.
+    """
+    config = GPTDatasetConfig(
+        seq_length=length,
+        random_seed=seed,
+        blend=([str(tokens / "tokens")], None),
+        split="1",
+        path_to_cache=str(cache),
+        tokenizer=_EndOfDocument(end_of_document(tokens), vocab_size),
+        reset_position_ids=True,
+        reset_attention_mask=True,
+        eod_mask_loss=True,
+        create_attention_mask=False,
+        num_dataset_builder_threads=1,
+    )
+    config.finalize()
+    builder = BlendedMegatronDatasetBuilder(GPTDataset, [samples, 0, 0], lambda: True, config)
+    return builder.build()[0]
+
+
+@dataclass(kw_only=True)
+class PackedText(DatasetProvider):
+    """Training and validation text from two directories made by ``bielik tokenize``.
+
+    `eval_samples` sequences are one validation.
+    """
+
+    train: Path
+    validation: Path | None
+    cache: Path
+    seq_length: int
+    seed: int
+    eval_samples: int
+    vocab_size: int
+
+    def build_datasets(self, context: DatasetBuildContext) -> tuple[Any, Any, None]:
+        """Build what Bridge asks for; Megatron's index files go to `cache`."""
+        train = self._build(self.train, context.train_samples)
+        if self.validation is None or not context.valid_samples:
+            return train, None, None
+        held_out = self._build(self.validation, self.eval_samples)
+        return train, _Repeated(held_out, self.eval_samples, context.valid_samples), None
+
+    def _build(self, tokens: Path, samples: int) -> GPTDataset:
+        return packed_dataset(
+            tokens, samples, self.seq_length, self.seed, self.vocab_size, self.cache
+        )

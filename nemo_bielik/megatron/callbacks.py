@@ -1,0 +1,171 @@
+"""What happens around training steps: metrics, a progress bar, exported weights."""
+
+import contextlib
+import json
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.bridge import AutoBridge
+from megatron.bridge.training.callbacks import Callback, CallbackContext
+from tqdm import tqdm
+
+from nemo_bielik.errors import DataError
+from nemo_bielik.megatron.model import export_model
+from nemo_bielik.megatron.teacher import student_of
+from nemo_bielik.training import TrainConfig
+
+
+class Metrics(Callback):
+    """Write one JSON line a step and a validation, and show progress; a resumed run continues both.
+
+    The last rank writes: it is on the last pipeline stage, where the loss is known.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        self.path, self.config = path, config
+        self.writes = dist.get_rank() == dist.get_world_size() - 1
+        self.started = time.monotonic()
+
+    def on_train_start(self, context: CallbackContext) -> None:
+        """Drop lines past the checkpoint that training resumed from."""
+        step = context.state.train_state.step
+        self.bar = tqdm(
+            total=self.config.iters,
+            initial=step,
+            desc=self.config.output.name,
+            unit="step",
+            file=sys.__stderr__,
+            disable=None if self.writes else True,
+        )
+        if self.writes:
+            kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self.started -= kept[-1]["seconds"] if kept else 0.0
+
+    def on_train_step_end(self, context: CallbackContext) -> None:
+        """Record the step; raise `DataError` once the loss is no number."""
+        if not self.writes:
+            return
+        assert context.loss_dict is not None
+        loss = float(next(iter(context.loss_dict.values())))
+        step = context.state.train_state.step + 1
+        if not math.isfinite(loss):
+            raise DataError(
+                f"training diverged at step {step}: the loss is {loss}; lower optim.max_lr or "
+                "check the data"
+            )
+        self._write(
+            step=step,
+            tokens=step * self.config.tokens // self.config.iters,
+            loss=loss,
+            grad_norm=context.grad_norm,
+            learning_rate=_learning_rate(context),
+        )
+        self.bar.update()
+        self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+
+    def on_eval_end(self, context: CallbackContext) -> None:
+        """Record a validation."""
+        if self.writes and context.total_loss_dict:
+            loss = float(next(iter(context.total_loss_dict.values())))
+            self._write(step=context.state.train_state.step, validation_loss=loss)
+
+    def on_train_end(self, context: CallbackContext) -> None:
+        """Close the bar; Bridge would validate once more what the loop has just validated."""
+        self.bar.close()
+        if self.config.eval_interval and self.config.iters % self.config.eval_interval == 0:
+            context.state.train_state.do_valid = False
+
+    def _write(self, **values: Any) -> None:
+        values["seconds"] = round(time.monotonic() - self.started, 3)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+
+class Export(Callback):
+    """Write the final weights as a Hugging Face directory."""
+
+    def __init__(self, bridge: AutoBridge, source: Path, directory: Path) -> None:
+        self.bridge, self.source, self.directory = bridge, source, directory
+
+    def on_train_end(self, context: CallbackContext) -> None:
+        """Export what training ended with."""
+        self.export(context)
+
+    def export(self, context: CallbackContext) -> None:
+        """Replace the directory by the model as it is now."""
+        scratch = self.directory.with_name(self.directory.name + ".partial")
+        if dist.get_rank() == 0:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+        dist.barrier()
+        with contextlib.ExitStack() as stack:
+            model = [stack.enter_context(student_of(chunk)) for chunk in context.model]
+            export_model(self.bridge, model, self.source, scratch)
+        if dist.get_rank() == 0:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            scratch.rename(self.directory)
+        dist.barrier()
+
+
+class BestWeights(Export):
+    """Keep the weights of the lowest validation loss: early stopping without guessing when."""
+
+    def on_eval_end(self, context: CallbackContext) -> None:
+        """Export if this validation is the best so far; the record survives a restart."""
+        losses = list((context.total_loss_dict or {}).values())
+        loss = torch.tensor([float(losses[0]) if losses else math.inf])
+        dist.broadcast(loss, src=dist.get_world_size() - 1)
+        record = self.directory.with_name("best.json")
+        best = json.loads(record.read_text())["validation_loss"] if record.is_file() else math.inf
+        dist.barrier()
+        if loss.item() < best:
+            self.export(context)
+            if dist.get_rank() == 0:
+                step = context.state.train_state.step
+                record.write_text(json.dumps({"validation_loss": loss.item(), "step": step}))
+            dist.barrier()
+
+    def on_train_end(self, context: CallbackContext) -> None:
+        """Nothing: the best is on disk already."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file; a line torn by a kill ends it."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return what a reader wants of a finished run's metrics."""
+    lines = read_metrics(path)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    validations = [line for line in lines if "validation_loss" in line]
+    summary: dict[str, Any] = {
+        "steps": len(losses),
+        "tokens": max(line.get("tokens", 0) for line in lines),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "seconds": lines[-1]["seconds"],
+    }
+    if validations:
+        best = min(validations, key=lambda line: float(line["validation_loss"]))
+        summary["best_validation_loss"] = best["validation_loss"]
+        summary["best_step"] = best["step"]
+    return summary
+
+
+def _learning_rate(context: CallbackContext) -> float:
+    assert context.optimizer is not None
+    return float(context.optimizer.param_groups[0]["lr"])

@@ -1,0 +1,137 @@
+"""What a training step minimises: one forward step per objective, for Bridge's `pretrain`.
+
+An objective prepares the model's provider, then turns each micro-batch into the model's output and
+a function from that output to (sum, count, log): Megatron divides the sum once, by all tokens.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from megatron.bridge.models.gpt_provider import GPTModelProvider
+from megatron.bridge.training.state import GlobalState
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+from megatron.core.transformer.module import MegatronModule
+from torch import Tensor
+
+from nemo_bielik.distill.losses import forward_kl
+from nemo_bielik.megatron.batches import Batch, next_batch
+from nemo_bielik.megatron.teacher import TeacherSource
+from nemo_bielik.training import TrainConfig
+
+Loss = tuple[Tensor, Tensor, dict[str, Tensor]]
+Step = tuple[Tensor, Callable[[Tensor], Loss]]
+
+
+class Objective(Protocol):
+    """What `run_training` needs; ``__call__`` is Bridge's forward step."""
+
+    def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
+        """Return the provider to train with."""
+
+    def __call__(
+        self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
+    ) -> Step:
+        """Run one micro-batch forward."""
+
+
+class NextToken:
+    """Cross-entropy with the next token of the text."""
+
+    def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
+        """Train the model as it is."""
+        return provider
+
+    def __call__(
+        self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
+    ) -> Step:
+        """Return the logits [b, s, vocab / tensor ranks] and their loss."""
+        batch = next_batch(data_iterator)
+        return model(**batch.model_inputs()), partial(self._loss, batch)
+
+    def _loss(self, batch: Batch, logits: Tensor) -> Loss:
+        labels, mask = (x.view(logits.shape[:2]) for x in (batch.labels, batch.loss_mask))
+        return counted((vocab_parallel_cross_entropy(logits, labels) * mask).sum(), batch)
+
+
+class Distillation:
+    """Forward KL to a teacher's distribution, wherever that comes from; no labels."""
+
+    def __init__(self, source: TeacherSource, temperature: float) -> None:
+        self.source, self.temperature = source, temperature
+
+    def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
+        """Attach the teacher."""
+        self.source.attach(provider, config)
+        return provider
+
+    def __call__(
+        self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
+    ) -> Step:
+        """Return the student's output and its loss against the teacher's logits."""
+        batch = next_batch(data_iterator)
+        output, teacher_logits = self.source.read(model(**batch.model_inputs()), batch)
+        return output, partial(self._loss, batch, teacher_logits)
+
+    def _loss(self, batch: Batch, teacher_logits: Tensor, student_logits: Tensor) -> Loss:
+        total, _ = forward_kl(
+            student_logits,
+            teacher_logits,
+            batch.loss_mask.view(student_logits.shape[:2]),
+            self.temperature,
+            parallel_state.get_tensor_model_parallel_group(),
+        )
+        return counted(total, batch)
+
+
+class StockDistillation:
+    """Megatron-Bridge's own `distill()` with ModelOpt's logits loss, to compare ours with.
+
+    Known upstream (ModelOpt 0.43): its loss is divided by T but not multiplied by T².
+    """
+
+    def __init__(self, teacher: Path, temperature: float) -> None:
+        self.teacher, self.temperature = teacher, temperature
+
+    def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
+        """Return Bridge's provider of a teacher and a student."""
+        from megatron.bridge.models.distillation_provider import convert_to_distillation_provider
+        from megatron.bridge.training.post_training.distillation import ModelOptDistillConfig
+
+        from nemo_bielik.megatron.model import model_provider, open_bridge
+
+        teacher = model_provider(
+            open_bridge(self.teacher), config.parallel, config.precision, config.sequence_length
+        )
+        settings = ModelOptDistillConfig(
+            skip_lm_loss=True, kd_loss_scale=1.0, logit_kl_temperature=self.temperature
+        )
+        return convert_to_distillation_provider(provider, teacher, settings)
+
+    def __call__(
+        self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
+    ) -> Step:
+        """Run the stock loss on our batches: its own reader knows no document boundaries."""
+        from megatron.bridge.training.gpt_step import _create_loss_function_modelopt
+
+        batch = next_batch(data_iterator)
+        output = model(**batch.model_inputs(), labels=batch.labels)
+        stock_loss = _create_loss_function_modelopt(
+            batch.loss_mask, model, check_for_nan_in_loss=False, check_for_spiky_loss=False
+        )
+
+        def loss(output: Tensor) -> Loss:
+            total, count, report = stock_loss(output)
+            key = "logits distillation loss" if model.training else "lm loss"
+            return total, count, {"loss": report[key]}
+
+        return output, loss
+
+
+def counted(total: Tensor, batch: Batch) -> Loss:
+    """Return (sum, number of tokens, what is logged), as Bridge reduces it over ranks."""
+    count = batch.loss_mask.sum().to(torch.int)
+    return total, count, {"loss": torch.stack([total.detach().float(), count.float()])}

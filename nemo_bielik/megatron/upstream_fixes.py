@@ -1,0 +1,131 @@
+"""Defects of upstream mended everywhere, on GPUs too. Each says when it can be removed.
+
+`install()` is called by `nemo_bielik.megatron` before anything else of Megatron is imported.
+"""
+
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+#: Megatron-Bridge 0.3.1 modules that import Transformer Engine unconditionally although the
+#: project declares it optional. Remove when they guard the import.
+_NEED_TRANSFORMER_ENGINE = (
+    "megatron.bridge.peft.lora_layers",
+    "megatron.bridge.peft.lora",
+    "megatron.bridge.models.gpt_full_te_layer_autocast_spec",
+)
+
+
+def install() -> None:
+    """Apply every fix; calling it again changes nothing."""
+    if importlib.util.find_spec("transformer_engine") is None and not any(
+        isinstance(finder, _PlaceholderFinder) for finder in sys.meta_path
+    ):
+        sys.meta_path.insert(0, _PlaceholderFinder())
+
+
+def install_pipeline_shapes(shapes_of: Callable[[Any], Any]) -> None:
+    """Let a model change the shapes that pipeline stages exchange, in training and evaluation.
+
+    Megatron-Bridge 0.3.1 asks only ModelOpt for the shape hook, and only in ``train.py``: its
+    ``eval.py`` does not pass the hook at all, so distillation dies at the first evaluation with
+    more than one pipeline stage, on GPUs too. Remove when ``evaluate`` takes the hook and both
+    take it from the model.
+
+    Args:
+        shapes_of: given the list of model chunks, the hook
+            ``(receive_shapes, send_shapes) -> (receive_shapes, send_shapes)`` or None.
+    """
+    train = importlib.import_module("megatron.bridge.training.train")
+    evaluation = importlib.import_module("megatron.bridge.training.eval")
+    if getattr(train, "_bielik_pipeline_shapes", False):
+        return
+    of_modelopt = train.get_tensor_shapes_adjust_fn_for_distillation
+    schedules_for = evaluation.get_forward_backward_func
+
+    def adjust(model: Any, **kwargs: Any) -> Any:
+        return shapes_of(model) or of_modelopt(model, **kwargs)
+
+    def schedule_with_shapes(*args: Any, **kwargs: Any) -> Any:
+        schedule = schedules_for(*args, **kwargs)
+
+        @functools.wraps(schedule)
+        def run(**call: Any) -> Any:
+            hook = adjust(
+                call["model"],
+                seq_length=call["seq_length"],
+                micro_batch_size=call["micro_batch_size"],
+                decoder_seq_length=call["seq_length"],
+            )
+            return schedule(**call, adjust_tensor_shapes_fn=hook) if hook else schedule(**call)
+
+        return run
+
+    train.get_tensor_shapes_adjust_fn_for_distillation = adjust
+    evaluation.get_forward_backward_func = schedule_with_shapes
+    train._bielik_pipeline_shapes = True
+
+
+class _Absent(type):
+    """A class that can be named and subclassed, but not used: Transformer Engine is not here."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Absent(f"{cls.__name__}.{name}", (), {})
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise ImportError(f"{cls.__name__} needs transformer-engine, which is not installed")
+
+
+class _PlaceholderModule(types.ModuleType):
+    __path__: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Absent(f"{self.__name__}.{name}", (), {})
+
+
+class _PlaceholderLoader(importlib.abc.Loader):
+    """Show a placeholder Transformer Engine while one module's body runs, and never else."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        # whatever probes for Transformer Engine must find it missing before the placeholder shows
+        importlib.import_module("megatron.core.extensions.transformer_engine")
+        package = _PlaceholderModule("transformer_engine")
+        package.pytorch = _PlaceholderModule("transformer_engine.pytorch")  # type: ignore[attr-defined]
+        names = {package.__name__: package, package.pytorch.__name__: package.pytorch}
+        sys.modules.update(names)
+        try:
+            self.loader.exec_module(module)
+        finally:
+            for name in names:
+                sys.modules.pop(name, None)
+
+
+class _PlaceholderFinder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: types.ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in _NEED_TRANSFORMER_ENGINE:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec and spec.loader:
+            spec.loader = _PlaceholderLoader(spec.loader)
+        return spec

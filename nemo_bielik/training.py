@@ -1,0 +1,189 @@
+"""Settings of every training run, and the stage that trains on next-token loss.
+
+Distillation and later fine-tuning extend `TrainConfig`; only the objective differs. The laptop and
+a cluster use the same settings: a recipe changes numbers, never code.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nemo_bielik.artifacts import Manifest
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.files import sibling
+from nemo_bielik.stages import describe, is_done
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(kw_only=True)
+class ParallelConfig:
+    """How many ways the model and the batch are split; the product is the number of processes."""
+
+    tensor: int = field(default=1, metadata={"help": "tensor-parallel size"})
+    pipeline: int = field(default=1, metadata={"help": "pipeline stages (uneven ones are fine)"})
+    data: int = field(default=1, metadata={"help": "data-parallel size"})
+    sequence: bool = field(default=False, metadata={"help": "sequence parallelism (needs tensor>1)"})
+
+    def __post_init__(self) -> None:
+        for name in ("tensor", "pipeline", "data"):
+            _require(getattr(self, name) >= 1, f"parallel.{name}", getattr(self, name), "at least 1")
+        if self.sequence and self.tensor == 1:
+            raise ConfigError(
+                "parallel.sequence needs parallel.tensor above 1; set both or neither"
+            )
+
+    @property
+    def processes(self) -> int:
+        """Processes that a run needs, one per GPU (or per core on a laptop)."""
+        return self.tensor * self.pipeline * self.data
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """AdamW with a warm-up and a cosine (or constant) learning rate.
+
+    The report names AdamW and the cosine but leaves its rates blank: 1e-4 → 1e-5 are ours.
+    """
+
+    max_lr: float = field(default=1e-4, metadata={"help": "peak learning rate"})
+    min_lr: float = field(default=1e-5, metadata={"help": "final learning rate"})
+    decay: Literal["cosine", "constant"] = "cosine"
+    warmup_iters: int = field(default=10, metadata={"help": "steps of linear warm-up"})
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip_grad: float = field(default=1.0, metadata={"help": "gradient norm is cut to this"})
+
+    def __post_init__(self) -> None:
+        _require(self.max_lr > 0, "optim.max_lr", self.max_lr, "above 0")
+        _require(
+            0 <= self.min_lr <= self.max_lr, "optim.min_lr", self.min_lr, "between 0 and max_lr"
+        )
+        _require(self.warmup_iters >= 0, "optim.warmup_iters", self.warmup_iters, "0 or more")
+        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        _require(self.clip_grad >= 0, "optim.clip_grad", self.clip_grad, "0 (off) or more")
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """One training run from a Hugging Face directory to another."""
+
+    model: Path = field(metadata={"help": "model directory to start from"})
+    train_data: Path = field(metadata={"help": "tokens made by `bielik tokenize`"})
+    output: Path = field(metadata={"help": "model directory to make"})
+    validation_data: Path | None = field(default=None, metadata={"help": "held-out tokens"})
+    iters: int = field(default=1000, metadata={"help": "optimizer steps"})
+    sequence_length: int = field(default=4096, metadata={"help": "tokens a sequence"})
+    global_batch_size: int = field(default=32, metadata={"help": "sequences a step"})
+    micro_batch_size: int = field(default=1, metadata={"help": "sequences a forward pass"})
+    eval_interval: int = field(default=0, metadata={"help": "steps between validations; 0: none"})
+    eval_iters: int = field(default=8, metadata={"help": "global batches a validation"})
+    save_interval: int = field(default=0, metadata={"help": "steps between checkpoints; 0: none"})
+    keep: Literal["last", "best"] = field(
+        default="last", metadata={"help": "which weights to export; best: lowest validation loss"}
+    )
+    precision: Precision = "fp32"
+    seed: int = field(default=1, metadata={"help": "order of the training text"})
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("iters", "sequence_length", "global_batch_size", "micro_batch_size", "seed"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("eval_interval", "save_interval"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (never) or more")
+        share = self.micro_batch_size * self.parallel.data
+        if self.global_batch_size % share:
+            raise ConfigError(
+                f"global_batch_size is {self.global_batch_size}; it must be a multiple of "
+                f"micro_batch_size × parallel.data = {share}"
+            )
+        if self.eval_interval and (self.validation_data is None or self.eval_iters < 1):
+            raise ConfigError("eval_interval needs validation_data and eval_iters of at least 1")
+        if self.keep == "best" and not self.eval_interval:
+            raise ConfigError("keep=best needs eval_interval and validation_data")
+        if self.optim.warmup_iters >= self.iters:
+            raise ConfigError(
+                f"optim.warmup_iters is {self.optim.warmup_iters}; it must be below iters "
+                f"({self.iters})"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the run trains on."""
+        return self.iters * self.global_batch_size * self.sequence_length
+
+
+def check_layout(parallel: ParallelConfig, sequence_length: int, checkpoint: Checkpoint) -> None:
+    """Raise `ConfigError` unless `checkpoint` can be split as `parallel` asks."""
+    arch, tensor = checkpoint.arch, parallel.tensor
+    for dimension in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "vocab_size"):
+        size = getattr(arch, dimension)
+        if size % tensor:
+            raise ConfigError(
+                f"{arch.name}: {dimension} ({size}) is not divisible by parallel.tensor ({tensor})"
+            )
+    if parallel.pipeline > arch.num_layers:
+        raise ConfigError(
+            f"{arch.name}: {arch.num_layers} layers cannot fill parallel.pipeline "
+            f"({parallel.pipeline}) stages"
+        )
+    if sequence_length > arch.max_position_embeddings:
+        raise ConfigError(
+            f"sequence_length is {sequence_length}; {arch.name} knows "
+            f"{arch.max_position_embeddings} positions"
+        )
+    world = int(os.environ.get("WORLD_SIZE", parallel.processes))
+    if world != parallel.processes:
+        raise ConfigError(
+            f"launched with {world} processes, but parallel.tensor × pipeline × data = "
+            f"{parallel.processes}"
+        )
+
+
+def work_directory(output: Path) -> Path:
+    """Return where an unfinished run keeps its checkpoints, metrics and logs."""
+    return sibling(output, "work")
+
+
+def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manifest:
+    """Check what a run starts from and return its manifest; cheap beside loading the engine."""
+    checkpoint = Checkpoint.open(config.model)
+    check_layout(config.parallel, config.sequence_length, checkpoint)
+    found = {"model": checkpoint.fingerprint(), "train_data": tokens_fingerprint(config.train_data)}
+    if config.validation_data is not None:
+        found["validation_data"] = tokens_fingerprint(config.validation_data)
+    return describe(stage, config, {**found, **inputs}, config.seed)
+
+
+def tokens_fingerprint(directory: Path) -> str:
+    """Return the identity of a directory of tokens; raise `DataError` if it is none."""
+    if not (directory / "tokens.idx").is_file():
+        raise DataError(f"{directory}: holds no tokens.idx; make it with `bielik tokenize`")
+    return Manifest.load(directory).recipe()
+
+
+def end_of_document(tokens: Path) -> int:
+    """Return the id of the token that closes every document of a directory of tokens."""
+    return int(Manifest.load(tokens).results["end_of_document"])
+
+
+def train(config: TrainConfig) -> None:
+    """Train `config.model` on next-token loss and export it as `config.output`."""
+    manifest = prepare("train", config, {})
+    if is_done(config.output, manifest):
+        return
+
+    from nemo_bielik.megatron.engine import run_training
+    from nemo_bielik.megatron.objectives import NextToken
+
+    run_training(config, NextToken(), manifest)
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value!r}; it must be {allowed}")
