@@ -17,10 +17,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialize
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.checkpoint import safetensors_disk_errors
 from nemo_bielik.errors import BielikError, DataError
 from nemo_bielik.files import atomic_file, value_sha256, write_json
 
@@ -110,8 +109,9 @@ class ScoreTable:
             "model": self.model,
         }
         arrays = {name: getattr(self, name) for name in ("hidden", "ffn", "heads", "cosine")}
-        with atomic_file(path) as scratch, safetensors_disk_errors(path):
-            save_file(arrays, scratch, metadata={"score_table": json.dumps(metadata)})
+        content = serialize(arrays, metadata={"score_table": json.dumps(metadata)})
+        with atomic_file(path) as scratch:
+            scratch.write_bytes(content)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -228,18 +228,20 @@ class CheckpointWriter:
     def finish(self) -> None:
         """Write the last shard, the index and ``config.json``."""
         self._flush()
+        config = self.directory / "config.json"
+        config.write_text(json.dumps(self.config, indent=2) + "\n")
         count = len(self._shards)
         weight_map = {}
         for number, names in enumerate(self._shards):
             final = (
                 SINGLE_NAME if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
             )
-            (self.directory / _scratch_name(number)).rename(self.directory / final)
+            shard = (self.directory / _scratch_name(number)).rename(self.directory / final)
+            shutil.copymode(config, shard)  # safetensors makes files that only their owner reads
             weight_map.update(dict.fromkeys(names, final))
         if count > 1:
             index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
             (self.directory / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
-        (self.directory / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
 
     def _flush(self) -> None:
         from safetensors.torch import save_file
@@ -247,7 +249,7 @@ class CheckpointWriter:
         if not self._pending:
             return
         path = self.directory / _scratch_name(len(self._shards))
-        with safetensors_disk_errors(path):
+        with _disk_errors(path):
             save_file(self._pending, path, metadata={"format": "pt"})
         self._shards.append(list(self._pending))
         self._pending = {}
@@ -259,7 +261,7 @@ def _scratch_name(number: int) -> str:
 
 
 @contextlib.contextmanager
-def safetensors_disk_errors(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path) -> Iterator[None]:
     """Turn the safetensors library's own error for a failed write into the `OSError` behind it."""
     from safetensors import SafetensorError
 

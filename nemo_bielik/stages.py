@@ -13,14 +13,14 @@ from nemo_bielik.errors import StorageError
 from nemo_bielik.files import atomic_directory
 
 
-def describe(stage: str, config: Any, inputs: Mapping[str, str], seed: int | None = None) -> Manifest:
+def describe(
+    stage: str, config: Any, inputs: Mapping[str, str], seed: int | None = None
+) -> Manifest:
     """Return the manifest of a stage about to run.
 
     `config` is its configuration dataclass; `inputs` maps a role to the fingerprint of its content.
     """
-    return Manifest(
-        stage=stage, config=dataclasses.asdict(config), inputs=dict(inputs), seed=seed
-    )
+    return Manifest(stage=stage, config=dataclasses.asdict(config), inputs=dict(inputs), seed=seed)
 
 
 def is_done(output: Path, manifest: Manifest) -> bool:
@@ -37,9 +37,10 @@ def is_done(output: Path, manifest: Manifest) -> bool:
     found = Manifest.load(output)
     if found.recipe() == manifest.recipe():
         return True
+    differences = ", ".join(_differences(found, manifest)) or "recipe"
     raise StorageError(
-        f"{output}: already made by stage {found.stage!r} with another "
-        f"{', '.join(_differences(found, manifest)) or 'recipe'}; remove it or choose another output"
+        f"{output}: already made by stage {found.stage!r} with another {differences}; "
+        "remove it or choose another output"
     )
 
 

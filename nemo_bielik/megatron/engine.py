@@ -81,7 +81,7 @@ def _container(config: TrainConfig, provider: Any, work: Path) -> ConfigContaine
             train_iters=config.iters,
             global_batch_size=config.global_batch_size,
             micro_batch_size=config.micro_batch_size,
-            eval_interval=config.eval_interval or None,
+            eval_interval=config.eval_interval or config.iters,
             eval_iters=config.eval_iters if evaluates else 0,
             exit_signal_handler=checkpoints is not None,
         ),

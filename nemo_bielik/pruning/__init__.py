@@ -1,0 +1,1 @@
+"""Score → select → slice: which units matter, which are kept, and the smaller checkpoint."""
