@@ -28,7 +28,7 @@ def run_distributed(argv: Sequence[str], processes: int) -> int:
     When one rank fails the others are stopped; SIGTERM and SIGINT are passed on to all of them.
     """
     assert processes >= 1
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "nemo_bielik", *argv]
     ranks = [
         subprocess.Popen(command, env=_environment(rank, processes, port), start_new_session=True)
@@ -44,32 +44,44 @@ def run_distributed(argv: Sequence[str], processes: int) -> int:
 def die_with_parent() -> None:
     """In a rank: end when the process that started it is gone (Linux), however that ended."""
     parent = os.environ.get(_PARENT_VARIABLE)
-    if parent is None or not sys.platform.startswith("linux"):
+    if parent is not None:
+        die_with(int(parent))
+
+
+def die_with(parent: int) -> None:
+    """End this process when the process `parent`, which started it, is gone (Linux)."""
+    if not sys.platform.startswith("linux"):
         return
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it died before the line above
+    if os.getppid() != parent:  # it died before the line above
         sys.exit(1)
 
 
-def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
+def rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """Return what torchrun would set for one rank of a run on this machine."""
     variables = {
         "RANK": rank,
         "LOCAL_RANK": rank,
-        "WORLD_SIZE": processes,
-        "LOCAL_WORLD_SIZE": processes,
+        "WORLD_SIZE": ranks,
+        "LOCAL_WORLD_SIZE": ranks,
         "GROUP_RANK": 0,
         "GROUP_WORLD_SIZE": 1,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
-        _PARENT_VARIABLE: os.getpid(),
     }
+    return {name: str(value) for name, value in variables.items()}
+
+
+def _environment(rank: int, ranks: int, port: int) -> dict[str, str]:
     # As torchrun does: several ranks on the same cores are faster with one thread each.
-    threads = {"OMP_NUM_THREADS": "1"} if processes > 1 else {}
-    return {**threads, **os.environ, **{name: str(value) for name, value in variables.items()}}
+    threads = {"OMP_NUM_THREADS": "1"} if ranks > 1 else {}
+    parent = {_PARENT_VARIABLE: str(os.getpid())}
+    return {**threads, **os.environ, **rank_variables(rank, ranks, port), **parent}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of this machine that nothing listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return int(server.getsockname()[1])

@@ -60,8 +60,8 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "world",
-        "nemo_bielik.data.tiny_polish.world:WorldConfig",
-        "nemo_bielik.data.tiny_polish.world:write_world",
+        "nemo_bielik.data.tiny_polish.stage:MakeWorldConfig",
+        "nemo_bielik.data.tiny_polish.stage:make_world",
         "write the built-in Polish corpus and its evaluation sets",
     ),
     Command(
@@ -75,6 +75,12 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.data.tokenize:TokenizeConfig",
         "nemo_bielik.data.tokenize:tokenize",
         "text to Megatron's .bin/.idx",
+    ),
+    Command(
+        "initialize",
+        "nemo_bielik.initialize:InitializeConfig",
+        "nemo_bielik.initialize:initialize",
+        "a model directory with random weights",
     ),
     Command(
         "train",
@@ -93,6 +99,7 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.pruning.prune:PruneConfig",
         "nemo_bielik.pruning.prune:prune",
         "cut a checkpoint to a smaller architecture by its scores",
+        "nemo_bielik.pruning.prune:describe",
     ),
     Command(
         "distill",
@@ -189,7 +196,7 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     if dry_run:
         print(f"# bielik {command.name}: dry run, nothing is done\n{format_config(config)}")
         if command.describe:
-            print(f"\n{load(command.describe)(config)}")
+            print("", *load(command.describe)(config), sep="\n")
         return STATUS_OK
     processes = _processes(config)
     if processes > 1 and "WORLD_SIZE" not in os.environ:

@@ -49,9 +49,7 @@ def atomic_file(output: Path) -> Iterator[Path]:
 def write_json(output: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_file(output) as scratch:
-        scratch.write_text(
-            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sibling(path: Path, purpose: str) -> Path:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from nemo_bielik import stages
 from nemo_bielik.arch import ModelArch, preset
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer, read_config
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.files import file_sha256, require_space, value_sha256
+from nemo_bielik.progress import progress
 from nemo_bielik.tensors import TensorRow, tensor_rows
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def initialize(config: InitializeConfig) -> None:
 def write_random(arch: ModelArch, seed: int, directory: Path, base: dict[str, Any]) -> Checkpoint:
     """Fill the existing `directory` with random weights of `arch`; `base` completes its config."""
     writer = CheckpointWriter(directory, arch.to_hf_config(base))
-    for row in tqdm(list(tensor_rows(arch)), desc="initialize", unit="tensor", disable=None):
+    for row in progress(list(tensor_rows(arch)), desc="initialize", unit="tensor"):
         writer.add(row.name, random_tensor(row, arch, seed))
     writer.finish()
     return Checkpoint.open(directory)

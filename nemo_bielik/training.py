@@ -6,9 +6,9 @@ a cluster use the same settings: a recipe changes numbers, never code.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nemo_bielik.artifacts import Manifest
 from nemo_bielik.checkpoint import Checkpoint
@@ -26,11 +26,13 @@ class ParallelConfig:
     tensor: int = field(default=1, metadata={"help": "tensor-parallel size"})
     pipeline: int = field(default=1, metadata={"help": "pipeline stages (uneven ones are fine)"})
     data: int = field(default=1, metadata={"help": "data-parallel size"})
-    sequence: bool = field(default=False, metadata={"help": "sequence parallelism (needs tensor>1)"})
+    sequence: bool = field(default=False, metadata={"help": "split the sequence over tensor ranks"})
 
     def __post_init__(self) -> None:
         for name in ("tensor", "pipeline", "data"):
-            _require(getattr(self, name) >= 1, f"parallel.{name}", getattr(self, name), "at least 1")
+            _require(
+                getattr(self, name) >= 1, f"parallel.{name}", getattr(self, name), "at least 1"
+            )
         if self.sequence and self.tensor == 1:
             raise ConfigError(
                 "parallel.sequence needs parallel.tensor above 1; set both or neither"
@@ -69,13 +71,9 @@ class OptimConfig:
 
 
 @dataclass(kw_only=True)
-class TrainConfig:
-    """One training run from a Hugging Face directory to another."""
+class TrainSettings:
+    """How long and how fast to train, on how many processes; `TrainConfig` adds what on what."""
 
-    model: Path = field(metadata={"help": "model directory to start from"})
-    train_data: Path = field(metadata={"help": "tokens made by `bielik tokenize`"})
-    output: Path = field(metadata={"help": "model directory to make"})
-    validation_data: Path | None = field(default=None, metadata={"help": "held-out tokens"})
     iters: int = field(default=1000, metadata={"help": "optimizer steps"})
     sequence_length: int = field(default=4096, metadata={"help": "tokens a sequence"})
     global_batch_size: int = field(default=32, metadata={"help": "sequences a step"})
@@ -96,16 +94,15 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_interval", "save_interval"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (never) or more")
+        _require(self.eval_iters >= 1, "eval_iters", self.eval_iters, "at least 1")
         share = self.micro_batch_size * self.parallel.data
         if self.global_batch_size % share:
             raise ConfigError(
                 f"global_batch_size is {self.global_batch_size}; it must be a multiple of "
                 f"micro_batch_size × parallel.data = {share}"
             )
-        if self.eval_interval and (self.validation_data is None or self.eval_iters < 1):
-            raise ConfigError("eval_interval needs validation_data and eval_iters of at least 1")
         if self.keep == "best" and not self.eval_interval:
-            raise ConfigError("keep=best needs eval_interval and validation_data")
+            raise ConfigError("keep=best needs an eval_interval above 0")
         if self.optim.warmup_iters >= self.iters:
             raise ConfigError(
                 f"optim.warmup_iters is {self.optim.warmup_iters}; it must be below iters "
@@ -116,6 +113,25 @@ class TrainConfig:
     def tokens(self) -> int:
         """Tokens that the run trains on."""
         return self.iters * self.global_batch_size * self.sequence_length
+
+    def fields(self) -> dict[str, Any]:
+        """Return the settings by name, to build a `TrainConfig` with."""
+        return {field.name: getattr(self, field.name) for field in fields(TrainSettings)}
+
+
+@dataclass(kw_only=True)
+class TrainConfig(TrainSettings):
+    """One training run from a Hugging Face directory to another."""
+
+    model: Path = field(metadata={"help": "model directory to start from"})
+    train_data: Path = field(metadata={"help": "tokens made by `bielik tokenize`"})
+    output: Path = field(metadata={"help": "model directory to make"})
+    validation_data: Path | None = field(default=None, metadata={"help": "held-out tokens"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eval_interval and self.validation_data is None:
+            raise ConfigError("eval_interval needs validation_data; give both or neither")
 
 
 def check_layout(parallel: ParallelConfig, sequence_length: int, checkpoint: Checkpoint) -> None:

@@ -44,7 +44,9 @@ def forward_kl(
         )
     if mask.shape != student_logits.shape[:-1]:
         raise ValueError(f"mask {list(mask.shape)} does not fit {list(student_logits.shape)}")
-    total = _ForwardKL.apply(student_logits, teacher_logits.detach(), mask, temperature, group)
+    total: Tensor = _ForwardKL.apply(  # type: ignore[no-untyped-call]
+        student_logits, teacher_logits.detach(), mask, temperature, group
+    )
     return total, mask.sum()
 
 
@@ -71,7 +73,7 @@ class _ForwardKL(torch.autograd.Function):
         return temperature**2 * (divergence * mask).sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         difference, mask = ctx.saved_tensors
         weight = ctx.temperature * grad * mask
         return (difference * weight.unsqueeze(-1)).to(ctx.dtype), None, None, None, None

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import torch
 import torch.distributed as dist
 from megatron.bridge import AutoBridge
 from megatron.bridge.training.callbacks import Callback, CallbackContext
-from tqdm import tqdm
 
 from nemo_bielik.errors import DataError
 from nemo_bielik.megatron.model import export_model
 from nemo_bielik.megatron.teacher import student_of
+from nemo_bielik.progress import progress
 from nemo_bielik.training import TrainConfig
 
 
@@ -35,13 +34,12 @@ class Metrics(Callback):
     def on_train_start(self, context: CallbackContext) -> None:
         """Drop lines past the checkpoint that training resumed from."""
         step = context.state.train_state.step
-        self.bar = tqdm(
+        self.bar = progress(
             total=self.config.iters,
             initial=step,
             desc=self.config.output.name,
             unit="step",
-            file=sys.__stderr__,
-            disable=None if self.writes else True,
+            show=self.writes,
         )
         if self.writes:
             kept = [line for line in read_metrics(self.path) if line["step"] <= step]

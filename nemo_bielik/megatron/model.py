@@ -10,7 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.bridge import AutoBridge
-from megatron.bridge.models.gpt_provider import GPTModelProvider, default_layer_spec, local_layer_spec
+from megatron.bridge.models.gpt_provider import (
+    GPTModelProvider,
+    default_layer_spec,
+    local_layer_spec,
+)
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.core import parallel_state
 from megatron.core.transformer.module import MegatronModule
@@ -125,9 +129,7 @@ def export_model(
     writes = dist.get_rank() == 0
     config = Checkpoint.open(source).config
     dtype = next(unwrap_model(model)[0].parameters()).dtype
-    writer = CheckpointWriter(
-        output, {**config, "torch_dtype": str(dtype).removeprefix("torch.")}
-    )
+    writer = CheckpointWriter(output, {**config, "torch_dtype": str(dtype).removeprefix("torch.")})
     for name, tensor in bridge.export_hf_weights(model, cpu=True, show_progress=False):
         if writes:
             writer.add(name, tensor.detach())

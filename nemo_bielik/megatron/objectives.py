@@ -76,7 +76,8 @@ class Distillation:
         output, teacher_logits = self.source.read(model(**batch.model_inputs()), batch)
         return output, partial(self._loss, batch, teacher_logits)
 
-    def _loss(self, batch: Batch, teacher_logits: Tensor, student_logits: Tensor) -> Loss:
+    def _loss(self, batch: Batch, teacher_logits: Tensor | None, student_logits: Tensor) -> Loss:
+        assert teacher_logits is not None, "the loss is taken on the last stage"
         total, _ = forward_kl(
             student_logits,
             teacher_logits,

@@ -109,7 +109,7 @@ class TeacherStudent(MegatronModule):
 
 @contextlib.contextmanager
 def student_of(model: MegatronModule) -> Iterator[MegatronModule]:
-    """Yield the model to export: the student of a pair (ours or ModelOpt's), or the model itself."""
+    """Yield the model to export: the student of a pair, ours or ModelOpt's, or the model."""
     inner = unwrap_model(model)
     if isinstance(inner, TeacherStudent):
         yield inner.student

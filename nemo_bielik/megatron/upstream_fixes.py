@@ -42,8 +42,8 @@ def install_pipeline_shapes(shapes_of: Callable[[Any], Any]) -> None:
         shapes_of: given the list of model chunks, the hook
             ``(receive_shapes, send_shapes) -> (receive_shapes, send_shapes)`` or None.
     """
-    train = importlib.import_module("megatron.bridge.training.train")
-    evaluation = importlib.import_module("megatron.bridge.training.eval")
+    train: Any = importlib.import_module("megatron.bridge.training.train")
+    evaluation: Any = importlib.import_module("megatron.bridge.training.eval")
     if getattr(train, "_bielik_pipeline_shapes", False):
         return
     of_modelopt = train.get_tensor_shapes_adjust_fn_for_distillation

@@ -21,20 +21,18 @@ from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.utils import unwrap_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifacts import SCORES_NAME, Manifest, ScoreTable
 from nemo_bielik.files import sibling
 from nemo_bielik.megatron.batches import next_batch, packed_dataset
 from nemo_bielik.megatron.model import inference_model, on_rank_zero
+from nemo_bielik.progress import progress
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.stages import stage_output
 
 
-def run_scoring(
-    config: ScoreConfig, arch: ModelArch, fingerprint: str, manifest: Manifest
-) -> None:
+def run_scoring(config: ScoreConfig, arch: ModelArch, fingerprint: str, manifest: Manifest) -> None:
     """Run one forward pass over the calibration text and publish the table."""
     with inference_model(
         config.model, config.parallel, config.sequence_length, config.precision
@@ -53,11 +51,11 @@ def _forward_all(config: ScoreConfig, model: list[nn.Module], vocab_size: int) -
     )
     first = parallel_state.get_data_parallel_rank()
     share = Subset(dataset, range(first, config.samples, config.parallel.data))
-    loader = tqdm(
+    loader = progress(
         DataLoader(share, batch_size=config.micro_batch_size),
         desc=config.output.name,
         unit="batch",
-        disable=None if dist.get_rank() == 0 else True,
+        show=dist.get_rank() == 0,
     )
 
     def forward_step(data: Iterator[Any], chunk: nn.Module) -> tuple[Tensor, Callable[..., Any]]:
@@ -101,7 +99,7 @@ class ActivationSums:
         self.heads = torch.zeros(layers, arch.num_attention_heads, dtype=torch.float64)
         self.cosine = torch.zeros(layers, dtype=torch.float64)
 
-    def attached(self, model: nn.Module) -> "_Hooks":
+    def attached(self, model: Any) -> "_Hooks":
         """Return a context in which every forward pass of `model` adds to the sums."""
         hooks = []
         for layer in model.decoder.layers:
@@ -189,7 +187,7 @@ def _on_input(module: nn.Module, add: Callable[[Tensor], None]) -> Any:
     return module.register_forward_pre_hook(lambda _, args: add(args[0]))
 
 
-def _on_norm(norm: nn.Module, fused_linear: nn.Module, add: Callable[[Tensor], None]) -> Any:
+def _on_norm(norm: nn.Module, fused_linear: Any, add: Callable[[Tensor], None]) -> Any:
     """Hook a norm's output, also where Transformer Engine fuses it into the linear after it."""
     if not isinstance(norm, IdentityOp):
         return norm.register_forward_hook(lambda module, args, output: add(output))

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from nemo_bielik.artifacts import PruningPlan
 from nemo_bielik.checkpoint import SHARD_BYTES, Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.errors import DataError
+from nemo_bielik.progress import progress
 from nemo_bielik.pruning.select import check_target, norm_scale
 from nemo_bielik.tensors import Axes, TensorRow, layer_tensor_name, split_layer, tensor_rows
 
@@ -36,7 +35,7 @@ def apply_plan(
     check_plan(plan, source)
     writer = CheckpointWriter(directory, _target_config(source, plan), shard_bytes)
     rows = list(tensor_rows(plan.target))
-    for row in tqdm(rows, desc="prune", unit="tensor", disable=None):
+    for row in progress(rows, desc="prune", unit="tensor"):
         writer.add(row.name, _cut(source.read(_source_name(row, plan)), row, plan))
     writer.finish()
     copy_tokenizer(source.directory, directory)

@@ -1,0 +1,125 @@
+"""Every figure of a demo run in one object: ``summary.json``."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nemo_bielik.arch import ModelArch
+from nemo_bielik.artifacts import Manifest
+from nemo_bielik.checkpoint import read_config
+from nemo_bielik.evaluate.recovery import recovery_percent
+from nemo_bielik.planner.parameters import reduction_percent
+from nemo_bielik.runs import DISTILLED, FROM_SCRATCH, LABEL_TRAINED, PRUNED, TEACHER, Run
+
+if TYPE_CHECKING:
+    from nemo_bielik.demo import DemoConfig
+
+MEASURES = ("minimal_pairs_accuracy", "fact_accuracy")
+GROUPS = ("by_phenomenon", "by_relation")
+Scores = dict[str, Any]
+
+
+def summarize(config: "DemoConfig", stages: Sequence[Mapping[str, Any]]) -> Scores:
+    """Read a finished run's artifacts and return its summary."""
+    run = Run(config.output)
+    models: Scores = {
+        "baseline": _baseline(run),
+        TEACHER: _results(run, TEACHER),
+        PRUNED: _results(run, PRUNED),
+    }
+    for way in (DISTILLED, LABEL_TRAINED, FROM_SCRATCH):
+        models[way] = _mean([_results(run, f"{way}-seed{n}") | {"seed": n} for n in config.seeds])
+    recovered = {
+        name: recovery_of(models[name], models[TEACHER], models["baseline"])
+        for name in (PRUNED, DISTILLED, LABEL_TRAINED, FROM_SCRATCH)
+    }
+    reduction = reduction_percent(_arch(run, TEACHER), _arch(run, PRUNED))
+    summary = {
+        **models,
+        "recovery_percent": recovered[DISTILLED],
+        "recovery_percent_by_model": recovered,
+        "recovery_percent_by_measure": {
+            name: {
+                measure: recovery_percent(
+                    models[name][measure], models[TEACHER][measure], models["baseline"][measure]
+                )
+                for measure in MEASURES
+            }
+            for name in recovered
+        },
+        "params_reduction_percent": reduction,
+        "recovery_tokens": config.recovery.tokens,
+        "seeds": list(config.seeds),
+        "stages": list(stages),
+        "label_learning_rates": [_trial(run, rate) for rate in config.label_rates],
+    }
+    return summary | {"targets": _targets(summary)}
+
+
+def recovery_of(student: Scores, teacher: Scores, baseline: Scores) -> float:
+    """Return the percentage of the teacher's score above the baseline, mean of both sets."""
+    return statistics.fmean(
+        recovery_percent(student[name], teacher[name], baseline[name]) for name in MEASURES
+    )
+
+
+def _baseline(run: Run) -> Scores:
+    """The better n-gram model on each measure, so that what counts as knowing is not flattered."""
+    unigram, bigram = _results(run, "baseline-unigram"), _results(run, "baseline-bigram")
+    best = {name: max(unigram[name], bigram[name]) for name in MEASURES}
+    perplexity = min(unigram["perplexity"], bigram["perplexity"])
+    return {"perplexity": perplexity, **best, "unigram": unigram, "bigram": bigram}
+
+
+def _results(run: Run, name: str) -> Scores:
+    results: Scores = json.loads((run.evaluation(name) / "results.json").read_text("utf-8"))
+    return {name: results[name] for name in ("perplexity", *MEASURES, *GROUPS)}
+
+
+def _mean(seeds: list[Scores]) -> Scores:
+    """Average over seeds: perplexities geometrically, everything else arithmetically."""
+    mean: Scores = {
+        "perplexity": math.exp(statistics.fmean(math.log(s["perplexity"]) for s in seeds))
+    }
+    mean |= {name: statistics.fmean(s[name] for s in seeds) for name in MEASURES}
+    for group in GROUPS:
+        mean[group] = {
+            key: {"accuracy": statistics.fmean(s[group][key]["accuracy"] for s in seeds)}
+            for key in seeds[0][group]
+        }
+    return mean | {"seeds": seeds}
+
+
+def _arch(run: Run, name: str) -> ModelArch:
+    return ModelArch.from_hf_config(read_config(run.model(name)), name)
+
+
+def _trial(run: Run, rate: float) -> dict[str, float]:
+    manifest = Manifest.load(run.model(f"{LABEL_TRAINED}-rate{rate:g}"))
+    loss = float(manifest.results["best_validation_loss"])
+    return {"learning_rate": rate, "validation_perplexity": math.exp(loss)}
+
+
+def _targets(summary: Scores) -> list[dict[str, Any]]:
+    """What the demo sets out to show, and whether this run showed it."""
+    recovered, teacher = summary["recovery_percent_by_model"], summary[TEACHER]
+    rows = [
+        ("teacher: minimal pairs right, %", ">=", 95.0, 100 * teacher[MEASURES[0]]),
+        ("teacher: facts right, %", ">=", 90.0, 100 * teacher[MEASURES[1]]),
+        ("pruned: share of the teacher above the baseline, %", "<", 75.0, recovered[PRUNED]),
+        ("distilled: share of the teacher, %", ">=", 90.0, recovered[DISTILLED]),
+        (
+            "distilled beats labels and random weights, points",
+            ">",
+            0.0,
+            recovered[DISTILLED] - max(recovered[LABEL_TRAINED], recovered[FROM_SCRATCH]),
+        ),
+    ]
+    met = {">=": lambda got, want: got >= want, "<": lambda got, want: got < want}
+    met[">"] = lambda got, want: got > want
+    return [
+        {"name": name, "wanted": f"{sign} {want:g}", "got": got, "met": met[sign](got, want)}
+        for name, sign, want, got in rows
+    ]
