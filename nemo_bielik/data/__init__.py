@@ -1,0 +1,1 @@
+"""Text to tokens: reading, splitting, tokenizing, and the built-in corpus."""
