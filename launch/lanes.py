@@ -4,6 +4,7 @@ A lane runs one stage after another; a distributed stage takes as many lanes as 
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -80,6 +81,7 @@ def collect(futures: "list[Future[None]]") -> None:
 def _open_lane(parent: int, numbers: Any) -> None:
     die_with(parent)
     os.environ["BIELIK_LANE"] = str(numbers.get())
+    warnings.filterwarnings("ignore")  # of libraries; a lane's terminal belongs to its stages
     # small models run fastest, and steadiest, with one thread a process
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

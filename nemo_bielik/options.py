@@ -96,7 +96,7 @@ def apply_overrides(config: Any, overrides: Sequence[str], command: str) -> Any:
 
 
 def split_overrides(argv: Sequence[str], known: list[Setting]) -> tuple[list[str], list[str]]:
-    """Split `argv` into options and the ``path=value`` overrides at its end.
+    """Split `argv` into options and ``path=value`` overrides, wherever those stand.
 
     A word right after an option that takes a value is that option's value, whatever it looks like.
     """
@@ -104,13 +104,12 @@ def split_overrides(argv: Sequence[str], known: list[Setting]) -> tuple[list[str
     for setting in known:
         if is_boolean(setting.type):
             flags |= {setting.option, setting.option.replace("--", "--no-", 1)}
-    start = len(argv)
-    while start and _OVERRIDE.match(argv[start - 1]):
-        before = argv[start - 2] if start > 1 else ""
-        if before.startswith("--") and "=" not in before and before not in flags:
-            break
-        start -= 1
-    return list(argv[:start]), list(argv[start:])
+    options: list[str] = []
+    overrides: list[str] = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        is_value = before.startswith("--") and "=" not in before and before not in flags
+        (overrides if _OVERRIDE.match(word) and not is_value else options).append(word)
+    return options, overrides
 
 
 class _Parser(argparse.ArgumentParser):
@@ -172,8 +171,8 @@ def _help(setting: Setting) -> str:
 def _override_help(config_class: type) -> str:
     rows = [row for row in _paths(config_class) if "." in row[0]]
     if not rows:
-        return "Settings can also be given at the end as name=value."
-    lines = ["Settings can also be given at the end as name=value; further ones are:"]
+        return "Settings can also be given as name=value."
+    lines = ["Settings can also be given as name=value; further ones are:"]
     for path, setting in rows:
         start = f"  {path}={metavar(setting.type)}"
         lines += textwrap.wrap(

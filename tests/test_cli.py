@@ -45,7 +45,7 @@ def run(config):
     return config.value
 
 def describe(config):
-    return f"would count to {config.value}"
+    return [f"would count to {config.value}"]
 '''
 COMMAND_LINE = f"""
 import sys

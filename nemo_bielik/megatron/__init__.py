@@ -13,5 +13,6 @@ if on_cpu():
     # megatron-core asks nvcc, where one is installed, for the architecture of a GPU
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 upstream_fixes.install()

@@ -107,29 +107,51 @@ class _EndOfDocument:
         return {"eod": self.eod, "vocab_size": self.vocab_size}
 
 
+class _Documents(Dataset[Any]):
+    """Megatron's packed sequences with position ids that start again at each document.
+
+    `GPTDataset` can do that itself, in a Python loop over the documents that costs a tenth of a
+    small model's step.
+    """
+
+    def __init__(self, dataset: GPTDataset, end_of_document: int) -> None:
+        self.dataset, self.end_of_document = dataset, end_of_document
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        item: dict[str, Tensor] = self.dataset[index]
+        places = torch.arange(item["tokens"].numel())
+        begins = torch.zeros_like(places)
+        begins[1:] = places[1:] * (item["tokens"][:-1] == self.end_of_document)
+        return {**item, "position_ids": places - begins.cummax(dim=0).values}
+
+
 def packed_dataset(
     tokens: Path, samples: int, length: int, seed: int, vocab_size: int, cache: Path
-) -> GPTDataset:
+) -> Dataset[Any]:
     """Return `samples` sequences of `length` tokens drawn from a directory of tokens.
 
     Megatron's index files go to `cache`, which every rank must see.
     """
+    ending = end_of_document(tokens)
     config = GPTDatasetConfig(
         seq_length=length,
         random_seed=seed,
         blend=([str(tokens / "tokens")], None),
         split="1",
         path_to_cache=str(cache),
-        tokenizer=_EndOfDocument(end_of_document(tokens), vocab_size),
-        reset_position_ids=True,
-        reset_attention_mask=True,
+        tokenizer=_EndOfDocument(ending, vocab_size),
+        reset_position_ids=False,
+        reset_attention_mask=False,
         eod_mask_loss=True,
         create_attention_mask=False,
         num_dataset_builder_threads=1,
     )
     config.finalize()
     builder = BlendedMegatronDatasetBuilder(GPTDataset, [samples, 0, 0], lambda: True, config)
-    return builder.build()[0]
+    return _Documents(builder.build()[0], ending)
 
 
 @dataclass(kw_only=True)
@@ -155,7 +177,7 @@ class PackedText(DatasetProvider):
         held_out = self._build(self.validation, self.eval_samples)
         return train, _Repeated(held_out, self.eval_samples, context.valid_samples), None
 
-    def _build(self, tokens: Path, samples: int) -> GPTDataset:
+    def _build(self, tokens: Path, samples: int) -> Dataset[Any]:
         return packed_dataset(
             tokens, samples, self.seq_length, self.seed, self.vocab_size, self.cache
         )

@@ -4,10 +4,8 @@ Everything unfinished lies in ``.OUTPUT.work`` beside the output (checkpoints, m
 output itself appears whole at the end, and the same command continues after a kill.
 """
 
-import contextlib
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from nemo_bielik.megatron.model import (
     model_provider,
     on_rank_zero,
     open_bridge,
+    quiet,
 )
 from nemo_bielik.megatron.objectives import Objective
 from nemo_bielik.stages import is_done, stage_output
@@ -53,7 +52,7 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
         if on_rank_zero(lambda: is_done(config.output, manifest)):
             return
         on_rank_zero(lambda: _open_work(work, manifest))
-        with _quiet(work / f"engine.rank{dist.get_rank()}.log"):
+        with quiet(work / f"engine.rank{dist.get_rank()}.log"):
             _train(config, objective, work)
         on_rank_zero(lambda: _publish(config, work, manifest))
 
@@ -167,14 +166,3 @@ def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
         for name in ("metrics.jsonl", "tensorboard"):
             (work / name).rename(scratch / "training" / name)
     shutil.rmtree(work)
-
-
-@contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Send the engine's own chatter to a log file; the terminal keeps the progress bar."""
-    with (
-        log.open("a", encoding="utf-8") as stream,
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
-        yield

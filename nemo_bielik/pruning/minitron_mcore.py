@@ -8,8 +8,11 @@ Shapes: s positions, b samples, h hidden, f ffn, d head_dim; Megatron keeps acti
 world then gives every rank the same table.
 """
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifacts import SCORES_NAME, Manifest, ScoreTable
 from nemo_bielik.files import sibling
 from nemo_bielik.megatron.batches import next_batch, packed_dataset
-from nemo_bielik.megatron.model import inference_model, on_rank_zero
+from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
 from nemo_bielik.progress import progress
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.stages import stage_output
@@ -34,18 +37,26 @@ from nemo_bielik.stages import stage_output
 
 def run_scoring(config: ScoreConfig, arch: ModelArch, fingerprint: str, manifest: Manifest) -> None:
     """Run one forward pass over the calibration text and publish the table."""
-    with inference_model(
-        config.model, config.parallel, config.sequence_length, config.precision
-    ) as (_, model):
+    started = time.monotonic()
+    work = sibling(config.output, "work")
+    work.mkdir(parents=True, exist_ok=True)
+    rank = os.environ.get("RANK", "0")
+    with (
+        quiet(work / f"engine.rank{rank}.log"),
+        inference_model(
+            config.model, config.parallel, config.sequence_length, config.precision
+        ) as (_, model),
+    ):
         sums = ActivationSums(arch, config.parallel.sequence)
         with sums.attached(unwrap_model(model)[0]):
-            _forward_all(config, model, arch.vocab_size)
+            _forward_all(config, model, work / "index", arch.vocab_size)
         table = sums.table(config.samples, config.samples * config.sequence_length, fingerprint)
-        on_rank_zero(lambda: _publish(config, manifest, table))
+        on_rank_zero(lambda: _publish(config, manifest, table, started))
+    if rank == "0":
+        shutil.rmtree(work)
 
 
-def _forward_all(config: ScoreConfig, model: list[nn.Module], vocab_size: int) -> None:
-    index = sibling(config.output, "index")
+def _forward_all(config: ScoreConfig, model: list[nn.Module], index: Path, vocab_size: int) -> None:
     dataset = packed_dataset(
         config.data, config.samples, config.sequence_length, config.seed, vocab_size, index
     )
@@ -72,17 +83,15 @@ def _forward_all(config: ScoreConfig, model: list[nn.Module], vocab_size: int) -
             micro_batch_size=config.micro_batch_size,
             forward_only=True,
         )
-    dist.barrier()
-    shutil.rmtree(index, ignore_errors=True)
 
 
-def _publish(config: ScoreConfig, manifest: Manifest, table: ScoreTable) -> None:
+def _publish(config: ScoreConfig, manifest: Manifest, table: ScoreTable, started: float) -> None:
     results: dict[str, Any] = {
         "samples": table.samples,
         "tokens": table.tokens,
         "block_influence": table.block_influence().tolist(),
     }
-    with stage_output(config.output, manifest, results) as scratch:
+    with stage_output(config.output, manifest, results, started=started) as scratch:
         table.save(scratch / SCORES_NAME)
 
 

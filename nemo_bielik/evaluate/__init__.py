@@ -1,0 +1,1 @@
+"""Evaluation with plain transformers: perplexity, minimal pairs, facts; a student's recovery."""
