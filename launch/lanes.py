@@ -3,12 +3,14 @@
 A lane runs one stage after another; a distributed stage takes as many lanes as it has ranks.
 """
 
+import importlib
+import io
 import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from multiprocessing import get_context
 from typing import Any
 
@@ -81,15 +83,16 @@ def collect(futures: "list[Future[None]]") -> None:
 def _open_lane(parent: int, numbers: Any) -> None:
     die_with(parent)
     os.environ["BIELIK_LANE"] = str(numbers.get())
-    warnings.filterwarnings("ignore")  # of libraries; a lane's terminal belongs to its stages
+    # of libraries, and of the processes they start: a lane's terminal belongs to its stages
+    warnings.filterwarnings("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"
     # small models run fastest, and steadiest, with one thread a process
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _import(module: str) -> None:
-    import importlib
-
-    importlib.import_module(module)
+    with redirect_stderr(io.StringIO()):  # what libraries say while they load
+        importlib.import_module(module)
 
 
 def _run(target: str, config: Any, environment: dict[str, str]) -> None:

@@ -53,7 +53,9 @@ class PipelineConfig:
     texts: list[Path] = field(
         default_factory=list, metadata={"help": "your texts; without them the built-in world"}
     )
-    vocab_size: int = field(default=1024, metadata={"help": "of a trained teacher's tokenizer"})
+    vocab_size: int = field(
+        default=tiny.VOCAB_SIZE, metadata={"help": "of a trained teacher's tokenizer"}
+    )
     world: WorldConfig = field(default_factory=tiny.world)
     teacher_shape: Shape = field(default_factory=tiny.teacher_shape)
     target: Shape = field(default_factory=tiny.target)

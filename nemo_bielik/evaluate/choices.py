@@ -11,12 +11,14 @@ is no part of it. The sentence with the highest sum is the model's choice, and e
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemo_bielik.data.text import Progress, read_records
 from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import DataError
-from nemo_bielik.evaluate.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from nemo_bielik.evaluate.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read_facts(path: Path) -> list[Choice]:
 
 
 def score_choices(
-    model: LanguageModel,
+    model: "LanguageModel",
     tokenizer: TextTokenizer,
     choices: Sequence[Choice],
     max_tokens: int,

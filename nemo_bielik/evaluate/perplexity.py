@@ -9,11 +9,13 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import DataError
-from nemo_bielik.evaluate.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from nemo_bielik.evaluate.language_model import LanguageModel
 
 #: Documents held in memory and sorted by length at one time.
 _DOCUMENTS_AT_ONCE = 4096
@@ -31,7 +33,7 @@ class DocumentScore:
 
 
 def score_text(
-    model: LanguageModel,
+    model: "LanguageModel",
     tokenizer: TextTokenizer,
     documents: Iterable[str],
     sequence_length: int,
@@ -72,7 +74,7 @@ def windows(ids: Sequence[int], sequence_length: int) -> list[Sequence[int]]:
 
 
 def _score_documents(
-    model: LanguageModel,
+    model: "LanguageModel",
     tokenizer: TextTokenizer,
     documents: Sequence[tuple[int, str]],
     sequence_length: int,

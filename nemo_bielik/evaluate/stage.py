@@ -21,13 +21,13 @@ from nemo_bielik.evaluate.choices import (
     read_minimal_pairs,
     score_choices,
 )
+from nemo_bielik.evaluate.perplexity import DocumentScore, score_text, summarize
 from nemo_bielik.files import write_json
 from nemo_bielik.progress import progress
 from nemo_bielik.stages import describe, is_done, stage_output
 
 if TYPE_CHECKING:
     from nemo_bielik.evaluate.language_model import LanguageModel
-    from nemo_bielik.evaluate.perplexity import DocumentScore
 
 RESULTS_NAME = "results.json"
 ITEMS_NAME = "items.jsonl"
@@ -106,8 +106,6 @@ def run_suites(evaluation: Evaluation, items: TextIO) -> dict[str, Any]:
     """Return the results of what was asked for, and write one JSON line an item to `items`."""
     results: dict[str, Any] = {}
     if evaluation.config.texts:
-        from nemo_bielik.evaluate.perplexity import summarize
-
         results |= summarize(_recorded(_text_scores(evaluation), items))
     if evaluation.minimal_pairs:
         scores = _choice_scores(evaluation, evaluation.minimal_pairs, "minimal_pairs", items)
@@ -121,9 +119,7 @@ def run_suites(evaluation: Evaluation, items: TextIO) -> dict[str, Any]:
     return results
 
 
-def _text_scores(evaluation: Evaluation) -> Iterator["DocumentScore"]:
-    from nemo_bielik.evaluate.perplexity import score_text
-
+def _text_scores(evaluation: Evaluation) -> Iterator[DocumentScore]:
     config = evaluation.config
     with progress(
         total=text_bytes(config.texts), unit="B", unit_scale=True, desc="perplexity"
@@ -135,7 +131,7 @@ def _text_scores(evaluation: Evaluation) -> Iterator["DocumentScore"]:
             )
 
 
-def _recorded(scores: Iterable["DocumentScore"], items: TextIO) -> Iterator["DocumentScore"]:
+def _recorded(scores: Iterable[DocumentScore], items: TextIO) -> Iterator[DocumentScore]:
     for score in scores:
         _write_item(items, {"suite": "perplexity", **dataclasses.asdict(score)})
         yield score
