@@ -11,12 +11,12 @@ VOCAB_SIZE = 2048
 
 
 def world() -> WorldConfig:
-    """2,000 facts about 400 people and more grammar than can be learned by heart."""
+    """1,500 facts about 300 people and more grammar than can be learned by heart."""
     return WorldConfig(
-        people=400,
-        train_documents=45_000,
+        people=300,
+        train_documents=36_000,
         recovery_documents=12_000,
-        fact_share=0.66,
+        fact_share=0.6,
         cloze_items=1_000,
     )
 
@@ -40,27 +40,27 @@ def target() -> Shape:
 def teacher() -> TrainSettings:
     """Train a teacher from scratch on two cores, in small steps: facts need many."""
     return TrainSettings(
-        iters=2300,
+        iters=2200,
         sequence_length=64,
         global_batch_size=16,
         micro_batch_size=8,
-        eval_interval=575,
+        eval_interval=550,
         eval_iters=16,
-        save_interval=1200,
-        optim=OptimConfig(max_lr=8e-3, min_lr=4e-4, warmup_iters=50, weight_decay=0.02),
+        save_interval=1150,
+        optim=OptimConfig(max_lr=8e-3, min_lr=4e-4, warmup_iters=50),
         parallel=ParallelConfig(data=2),
     )
 
 
 def recovery() -> TrainSettings:
-    """Bring a pruned model back, by whatever way, on some 200,000 tokens."""
+    """Bring a pruned model back, by whatever way, on some 160,000 tokens."""
     return TrainSettings(
-        iters=200,
+        iters=160,
         sequence_length=64,
         global_batch_size=16,
         micro_batch_size=16,
-        eval_interval=50,
-        eval_iters=16,
+        eval_interval=40,
+        eval_iters=8,
         keep="best",
         optim=OptimConfig(max_lr=3e-3, min_lr=3e-4, warmup_iters=10),
     )
