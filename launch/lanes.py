@@ -17,6 +17,11 @@ from typing import Any
 from nemo_bielik.errors import BielikError
 from nemo_bielik.launch.local import die_with, free_port, rank_variables
 
+_ENDED_ABRUPTLY = (
+    "a stage's process ended abruptly (killed, or out of memory); run the same command again to "
+    "continue from what is done"
+)
+
 
 class Lanes:
     """A pool of stage runners; leaving the block ends them, a dead parent does too."""
@@ -47,7 +52,7 @@ class Lanes:
 
     def submit(self, target: str, config: Any) -> "Future[None]":
         """Run ``module:function`` on `config` in the next free lane."""
-        return self._pool.submit(_run, target, config, {})
+        return self._submit(target, config, {})
 
     def run(self, target: str, config: Any) -> None:
         """Run a stage on as many lanes as ``config.parallel`` asks for, and wait for it."""
@@ -61,10 +66,16 @@ class Lanes:
         environments = [rank_variables(rank, ranks, port) for rank in range(ranks)]
         collect(
             [
-                self._pool.submit(_run, target, config, environment if ranks > 1 else {})
+                self._submit(target, config, environment if ranks > 1 else {})
                 for environment in environments
             ]
         )
+
+    def _submit(self, target: str, config: Any, environment: dict[str, str]) -> "Future[None]":
+        try:
+            return self._pool.submit(_run, target, config, environment)
+        except BrokenProcessPool:  # a lane ended since its last stage
+            raise BielikError(_ENDED_ABRUPTLY) from None
 
 
 def collect(futures: "list[Future[None]]") -> None:
@@ -74,10 +85,7 @@ def collect(futures: "list[Future[None]]") -> None:
         try:
             future.result()
         except BrokenProcessPool:
-            raise BielikError(
-                "a stage's process ended abruptly (killed, or out of memory); run the same command "
-                "again to continue from what is done"
-            ) from None
+            raise BielikError(_ENDED_ABRUPTLY) from None
 
 
 def _open_lane(parent: int, numbers: Any) -> None:

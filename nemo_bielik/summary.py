@@ -83,11 +83,10 @@ def _results(run: Run, name: str) -> Scores:
 
 
 def _mean(seeds: list[Scores]) -> Scores:
-    """Average over seeds: perplexities geometrically, everything else arithmetically."""
+    """Average every figure over seeds."""
     mean: Scores = {
-        "perplexity": math.exp(statistics.fmean(math.log(s["perplexity"]) for s in seeds))
+        name: statistics.fmean(s[name] for s in seeds) for name in ("perplexity", *MEASURES)
     }
-    mean |= {name: statistics.fmean(s[name] for s in seeds) for name in MEASURES}
     for group in GROUPS:
         mean[group] = {
             key: {"accuracy": statistics.fmean(s[group][key]["accuracy"] for s in seeds)}

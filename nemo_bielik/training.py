@@ -153,6 +153,12 @@ def check_layout(parallel: ParallelConfig, sequence_length: int, checkpoint: Che
             f"sequence_length is {sequence_length}; {arch.name} knows "
             f"{arch.max_position_embeddings} positions"
         )
+    window = checkpoint.config.get("sliding_window")
+    if window is not None and sequence_length > window:
+        raise ConfigError(
+            f"sequence_length is {sequence_length}; {arch.name} sees a sliding window of {window} "
+            f"tokens, and longer sequences are not supported; choose at most {window}"
+        )
     world = int(os.environ.get("WORLD_SIZE", parallel.processes))
     if world != parallel.processes:
         raise ConfigError(

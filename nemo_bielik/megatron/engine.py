@@ -4,8 +4,10 @@ Everything unfinished lies in ``.OUTPUT.work`` beside the output (checkpoints, m
 output itself appears whole at the end, and the same command continues after a kill.
 """
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from megatron.bridge.training.config import (
 from megatron.bridge.training.pretrain import pretrain
 
 from nemo_bielik.artifacts import Manifest
+from nemo_bielik.errors import DataError
 from nemo_bielik.megatron.batches import PackedText
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
 from nemo_bielik.megatron.cpu import on_cpu
@@ -38,6 +41,7 @@ from nemo_bielik.megatron.model import (
     quiet,
 )
 from nemo_bielik.megatron.objectives import Objective
+from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue
 from nemo_bielik.stages import is_done, stage_output
 from nemo_bielik.training import TrainConfig, work_directory
 
@@ -58,6 +62,7 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
 
 
 def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
+    install_checkpoint_queue()
     bridge = open_bridge(config.model)
     callbacks: list[Callback] = [
         Metrics(work / "metrics.jsonl", config),
@@ -67,7 +72,8 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
         callbacks.append(BestWeights(bridge, config.model, work / "best"))
     provider = model_provider(bridge, config.parallel, config.precision, config.sequence_length)
     provider = objective.prepare(provider, config)
-    pretrain(_container(config, provider, work), objective, callbacks=callbacks)
+    with _divergence_explained():
+        pretrain(_container(config, provider, work), objective, callbacks=callbacks)
 
 
 def _container(config: TrainConfig, provider: Any, work: Path) -> ConfigContainer:
@@ -166,3 +172,16 @@ def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
         for name in ("metrics.jsonl", "tensorboard"):
             (work / name).rename(scratch / "training" / name)
     shutil.rmtree(work)
+
+
+@contextlib.contextmanager
+def _divergence_explained() -> Iterator[None]:
+    """Turn Megatron's check of gradients, which may come before any loss is NaN, into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "in local grad norm" not in str(error):
+            raise
+        raise DataError(
+            "training diverged: its gradients are no numbers; lower optim.max_lr or check the data"
+        ) from error

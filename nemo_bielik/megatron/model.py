@@ -55,6 +55,9 @@ def model_provider(
     provider.seq_length = sequence_length
     # the losses sum over tokens; Megatron then divides once by their number over all ranks
     provider.calculate_per_token_loss = True
+    # `check_layout` keeps sequences within the window, where it hides nothing; Megatron's own
+    # attention would put the window's mask in the place of ours and let documents see each other
+    provider.window_size = None
     # padding would change the distribution that distillation compares
     provider.should_pad_vocab = False
     _set_precision(provider, precision)

@@ -8,6 +8,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import queue
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -70,6 +71,20 @@ def install_pipeline_shapes(shapes_of: Callable[[Any], Any]) -> None:
     train.get_tensor_shapes_adjust_fn_for_distillation = adjust
     evaluation.get_forward_backward_func = schedule_with_shapes
     train._bielik_pipeline_shapes = True
+
+
+def install_checkpoint_queue() -> None:
+    """Keep what checkpoint writers report within this process.
+
+    Megatron-Core 0.16 starts a manager process for it at the first save, for asynchronous saving,
+    which is not used here. It costs seconds and half a gigabyte, and outlives a run that is killed.
+    Remove when synchronous saving starts no process.
+    """
+    writer: Any = importlib.import_module(
+        "megatron.core.dist_checkpointing.strategies.filesystem_async"
+    )
+    if writer._results_queue is None:
+        writer._results_queue = queue.Queue()
 
 
 class _Absent(type):

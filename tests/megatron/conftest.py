@@ -1,0 +1,16 @@
+"""The shared fixtures of the engine's tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from engine_room import (  # noqa: E402, F401
+    call,
+    held_out,
+    lanes,
+    student,
+    teacher,
+    tokens,
+    uneven_student,
+)

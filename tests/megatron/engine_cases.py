@@ -1,0 +1,90 @@
+"""Functions that tests run in the lanes, where Megatron is imported; they return plain values."""
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_bielik.training import ParallelConfig
+
+
+def answer(case: Any) -> None:
+    """Run the function of an `engine_room.Call` and leave its value in a file for each rank."""
+    module, _, name = case.function.partition(":")
+    value = getattr(importlib.import_module(module), name)(*case.arguments, **case.keywords)
+    torch.save(value, case.results / f"{os.environ.get('RANK', '0')}.pt")
+
+
+def round_trip(
+    model: Path, parallel: ParallelConfig, tokens: Tensor, output: Path | None = None
+) -> Tensor | None:
+    """Return the Megatron model's logits [b, s, vocab] of single-document rows.
+
+    Only the last pipeline stage has them. Exports the model to `output` as well, if given.
+    """
+    from nemo_bielik.megatron.model import export_model, inference_model
+
+    positions = torch.arange(tokens.size(1)).repeat(len(tokens), 1)
+    with inference_model(model, parallel, tokens.size(1)) as (bridge, chunks):
+        found = whole_logits(chunks, tokens, positions)
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            export_model(bridge, chunks, model, output)
+    return found
+
+
+def whole_logits(chunks: Any, tokens: Tensor, positions: Tensor) -> Tensor | None:
+    """Forward one micro-batch through all pipeline stages; gather the vocabulary's slices."""
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+    from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
+
+    from nemo_bielik.megatron.batches import Batch
+
+    batch = Batch(tokens, tokens, torch.ones_like(tokens), positions)
+
+    def forward_step(_: Any, chunk: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        return chunk(**batch.model_inputs()), lambda logits: (logits.sum(), {"logits": logits})
+
+    with torch.no_grad():
+        reports = get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=None,
+            model=chunks,
+            num_microbatches=1,
+            seq_length=tokens.size(1),
+            micro_batch_size=len(tokens),
+            forward_only=True,
+        )
+    if not reports:
+        return None
+    return gather_from_tensor_model_parallel_region(reports[0]["logits"])
+
+
+def layer_counts(most_layers: int, most_stages: int) -> dict[tuple[int, int], list[int] | None]:
+    """Return the decoder layers of every stage of every `pipeline_layout`."""
+    from nemo_bielik.megatron.model import pipeline_layout
+
+    counts: dict[tuple[int, int], list[int] | None] = {}
+    for layers in range(1, most_layers + 1):
+        for stages in range(1, min(layers, most_stages) + 1):
+            layout = pipeline_layout(layers, stages)
+            counts[layers, stages] = layout and [stage.count("decoder") for stage in layout]
+    return counts
+
+
+def packed_samples(
+    tokens: Path, samples: int, length: int, seed: int, vocab_size: int, cache: Path
+) -> dict[str, Tensor]:
+    """Return the sequences of `packed_dataset`, field by field, each [samples, length]."""
+    from nemo_bielik.megatron.batches import packed_dataset
+
+    dataset = packed_dataset(tokens, samples, length, seed, vocab_size, cache)
+    rows = [dataset[number] for number in range(samples)]
+    return {
+        name: torch.stack([torch.as_tensor(row[name]) for row in rows])
+        for name in ("tokens", "labels", "loss_mask", "position_ids")
+    }
