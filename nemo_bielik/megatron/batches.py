@@ -18,6 +18,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nemo_bielik.errors import ConfigError
 from nemo_bielik.megatron.model import HAS_TRANSFORMER_ENGINE
 from nemo_bielik.training import end_of_document
 
@@ -48,6 +49,19 @@ class Batch:
             "attention_mask": None,
             "packed_seq_params": packed_sequences(self.position_ids),
         }
+
+
+def require_packable(micro_batch_size: int, pipeline: int, per_sample: bool = False) -> None:
+    """Raise `ConfigError` where sequences laid end to end would not be told apart again.
+
+    Transformer Engine gets a micro-batch as one packed row: pipeline stages expect [s, b, h], and
+    per-sample statistics (`per_sample`) need the samples.
+    """
+    if HAS_TRANSFORMER_ENGINE and micro_batch_size > 1 and (pipeline > 1 or per_sample):
+        raise ConfigError(
+            f"micro_batch_size is {micro_batch_size}; with Transformer Engine it must be 1 here, "
+            "because sequences are packed into one row; use longer sequences instead"
+        )
 
 
 def document_mask(position_ids: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from megatron.bridge.training.pretrain import pretrain
 
 from nemo_bielik.artifacts import Manifest
 from nemo_bielik.errors import DataError
-from nemo_bielik.megatron.batches import PackedText
+from nemo_bielik.megatron.batches import PackedText, require_packable
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
 from nemo_bielik.megatron.cpu import on_cpu
 from nemo_bielik.megatron.model import (
@@ -63,6 +63,7 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
 
 def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     install_checkpoint_queue()
+    require_packable(config.micro_batch_size, config.parallel.pipeline)
     bridge = open_bridge(config.model)
     callbacks: list[Callback] = [
         Metrics(work / "metrics.jsonl", config),

@@ -21,7 +21,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.utils import unwrap_model
 
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
-from nemo_bielik.errors import CheckpointError
+from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.megatron.cpu import cpu_runtime, on_cpu
 from nemo_bielik.training import ParallelConfig, Precision
 
@@ -41,6 +41,11 @@ def model_provider(
     sequence_length: int,
 ) -> GPTModelProvider:
     """Return the Megatron configuration of a model, which builds it with its weights loaded."""
+    if parallel.sequence and not HAS_TRANSFORMER_ENGINE:
+        raise ConfigError(
+            "parallel.sequence needs Transformer Engine, whose norms know split sequences; it is "
+            "not installed here, so leave parallel.sequence off"
+        )
     provider = bridge.to_megatron_provider(load_weights=True)
     provider.register_pre_wrap_hook(_require_finite)
     # Bridge skips initialisation when weights are loaded; with it Megatron-Core 0.16 skips marking

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Subset
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifacts import SCORES_NAME, Manifest, ScoreTable
 from nemo_bielik.files import sibling
-from nemo_bielik.megatron.batches import next_batch, packed_dataset
+from nemo_bielik.megatron.batches import next_batch, packed_dataset, require_packable
 from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
 from nemo_bielik.progress import progress
 from nemo_bielik.pruning.score import ScoreConfig
@@ -38,6 +38,7 @@ from nemo_bielik.stages import stage_output
 def run_scoring(config: ScoreConfig, arch: ModelArch, fingerprint: str, manifest: Manifest) -> None:
     """Run one forward pass over the calibration text and publish the table."""
     started = time.monotonic()
+    require_packable(config.micro_batch_size, config.parallel.pipeline, per_sample=True)
     work = sibling(config.output, "work")
     work.mkdir(parents=True, exist_ok=True)
     rank = os.environ.get("RANK", "0")
