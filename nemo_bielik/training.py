@@ -4,11 +4,12 @@ Distillation and later fine-tuning extend `TrainConfig`; only the objective diff
 a cluster use the same settings: a recipe changes numbers, never code.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nemo_bielik.artifacts import Manifest
 from nemo_bielik.checkpoint import Checkpoint
@@ -61,7 +62,11 @@ class OptimConfig:
     clip_grad: float = field(default=1.0, metadata={"help": "gradient norm is cut to this"})
 
     def __post_init__(self) -> None:
-        _require(self.max_lr > 0, "optim.max_lr", self.max_lr, "above 0")
+        check_choices(self)
+        _require(0 < self.max_lr < math.inf, "optim.max_lr", self.max_lr, "finite and above 0")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optim.{name}", value, "at least 0 and below 1")
         _require(
             0 <= self.min_lr <= self.max_lr, "optim.min_lr", self.min_lr, "between 0 and max_lr"
         )
@@ -90,6 +95,7 @@ class TrainSettings:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("iters", "sequence_length", "global_batch_size", "micro_batch_size", "seed"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_interval", "save_interval"):
@@ -204,6 +210,14 @@ def train(config: TrainConfig) -> None:
     from nemo_bielik.megatron.objectives import NextToken
 
     run_training(config, NextToken(), manifest)
+
+
+def check_choices(config: object) -> None:
+    """Raise `ConfigError` for a field whose value is not among those that its type names."""
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            allowed = ", ".join(map(str, get_args(kind)))
+            raise ConfigError(f"{name} is {getattr(config, name)!r}; allowed are {allowed}")
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

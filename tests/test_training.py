@@ -40,8 +40,8 @@ def refusal(action):
     [
         *((ParallelConfig, "parallel.", n, 0, "at least 1") for n in ("tensor", "pipeline")),
         (ParallelConfig, "parallel.", "data", -1, "at least 1"),
-        (OptimConfig, "optim.", "max_lr", 0.0, "above 0"),
-        (OptimConfig, "optim.", "max_lr", NAN, "above 0"),
+        (OptimConfig, "optim.", "max_lr", 0.0, "finite and above 0"),
+        (OptimConfig, "optim.", "max_lr", NAN, "finite and above 0"),
         (OptimConfig, "optim.", "min_lr", -1e-6, "between 0 and max_lr"),
         (OptimConfig, "optim.", "min_lr", 1.0, "between 0 and max_lr"),
         (OptimConfig, "optim.", "min_lr", NAN, "between 0 and max_lr"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine_room import (  # noqa: E402, F401
+from engine_room import (  # noqa: F401
     call,
     held_out,
     lanes,
