@@ -26,6 +26,40 @@ TINY: dict[str, Any] = {
 }
 
 
+#: A chain of two small layers and four steps a training.
+TOY_CHAIN = (
+    "--vocab-size=400",
+    "--score-samples=16",
+    "teacher_shape.num_layers=2",
+    "teacher_shape.hidden_size=32",
+    "teacher_shape.ffn_hidden_size=64",
+    "teacher_shape.num_attention_heads=2",
+    "teacher_shape.num_query_groups=1",
+    "target.num_layers=1",
+    "target.ffn_hidden_size=32",
+    *(
+        f"{stage}.{setting}"
+        for stage in ("teacher", "recovery")
+        for setting in (
+            "iters=4",
+            "sequence_length=32",
+            "global_batch_size=8",
+            "micro_batch_size=4",
+            "eval_interval=2",
+            "eval_iters=1",
+            "optim.warmup_iters=1",
+        )
+    ),
+    "teacher.save_interval=0",
+)
+
+
+@pytest.fixture(scope="session")
+def toy_chain() -> tuple[str, ...]:
+    """Return settings that bring ``bielik pipeline`` and ``bielik demo`` down to seconds."""
+    return TOY_CHAIN
+
+
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that writes a random Hugging Face directory and returns its path."""

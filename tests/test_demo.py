@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import TOY
 
 SEEDS = (1, 2)
 MEASURES = ("perplexity", "minimal_pairs_accuracy", "fact_accuracy")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(toy_chain: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("demo") / "demo"
-    command = [sys.executable, "-m", "nemo_bielik", "demo", "--output", str(run), *TOY]
+    command = [sys.executable, "-m", "nemo_bielik", "demo", "--output", str(run), *toy_chain]
     command += ["world.people=40", "world.train_documents=1500", "world.recovery_documents=400"]
     command += ["world.calibration_documents=100", "world.validation_documents=100"]
     command += ["world.test_documents=60", "world.pairs_per_phenomenon=6", "world.cloze_items=30"]

@@ -14,31 +14,6 @@ import pytest
 from nemo_bielik.data.tiny_polish import WorldConfig, write_world
 
 MODELS = ("teacher", "pruned", "distilled")
-TOY = (
-    "--vocab-size=400",
-    "--score-samples=16",
-    "teacher_shape.num_layers=2",
-    "teacher_shape.hidden_size=32",
-    "teacher_shape.ffn_hidden_size=64",
-    "teacher_shape.num_attention_heads=2",
-    "teacher_shape.num_query_groups=1",
-    "target.num_layers=1",
-    "target.ffn_hidden_size=32",
-    *(
-        f"{stage}.{setting}"
-        for stage in ("teacher", "recovery")
-        for setting in (
-            "iters=4",
-            "sequence_length=32",
-            "global_batch_size=8",
-            "micro_batch_size=4",
-            "eval_interval=2",
-            "eval_iters=1",
-            "optim.warmup_iters=1",
-        )
-    ),
-    "teacher.save_interval=0",
-)
 
 
 def bielik(*words: object, check: bool = True) -> "subprocess.CompletedProcess[str]":
@@ -68,10 +43,12 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    text: Path, toy_chain: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run that was killed while it trained its teacher, and then finished by the same command."""
     run = tmp_path_factory.mktemp("runs") / "own"
-    words = ["pipeline", "--output", run, "--texts", text, *TOY]
+    words = ["pipeline", "--output", run, "--texts", text, *toy_chain]
     first = subprocess.Popen(
         [sys.executable, "-m", "nemo_bielik", *map(str, words)],
         stdout=subprocess.DEVNULL,
@@ -102,9 +79,11 @@ def test_a_killed_run_is_finished_by_the_same_command(finished: Path) -> None:
     assert not [path for path in leftovers if path.suffix in (".work", ".partial")], leftovers
 
 
-def test_a_finished_run_is_left_as_it_is(finished: Path, text: Path) -> None:
+def test_a_finished_run_is_left_as_it_is(
+    finished: Path, text: Path, toy_chain: tuple[str, ...]
+) -> None:
     before = _weights(finished)
-    bielik("pipeline", "--output", finished, "--texts", text, *TOY)
+    bielik("pipeline", "--output", finished, "--texts", text, *toy_chain)
     assert _weights(finished) == before
 
 
@@ -135,9 +114,11 @@ def _jsonl(run: Path) -> list[Path]:
     return sorted((run / "world").glob("*.jsonl"))
 
 
-def test_a_users_own_model_is_the_teacher(finished: Path, text: Path, tmp_path: Path) -> None:
+def test_a_users_own_model_is_the_teacher(
+    finished: Path, text: Path, toy_chain: tuple[str, ...], tmp_path: Path
+) -> None:
     run, model = tmp_path / "run", finished / "models" / "teacher"
-    bielik("pipeline", "--output", run, "--model", model, "--texts", text, *TOY)
+    bielik("pipeline", "--output", run, "--model", model, "--texts", text, *toy_chain)
     assert not (run / "models" / "teacher").exists()
     assert not (run / "tokenizer").exists()
     manifest = json.loads((run / "models" / "distilled" / "bielik_manifest.json").read_text())
