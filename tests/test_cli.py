@@ -193,7 +193,12 @@ def test_an_error_on_one_rank_is_told_from_the_others(environment: dict[str, str
 def test_ranks_end_with_their_launcher(environment: dict[str, str], number: int) -> None:
     words = ["-m", "nemo_bielik", "stage", "--fail", "sleep", "parallel.processes=2"]
     launcher = subprocess.Popen(
-        [sys.executable, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # a shell that runs the tests in the background has them ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert launcher.stdout is not None
     for _ in range(2):

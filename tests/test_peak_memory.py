@@ -23,6 +23,12 @@ def sampled_often(monkeypatch):
     monkeypatch.setattr(peak_memory, "_INTERVAL_SECONDS", 0.02)
 
 
+def held_now():
+    """Return what this process and its children hold: other tests may have left some running."""
+    me = psutil.Process()
+    return sum(process.memory_info().rss for process in [me, *me.children(recursive=True)])
+
+
 def hold(code, megabytes):
     """Have a process hold memory while a few samples are taken."""
     command = [sys.executable, "-c", code, str(megabytes * MEGABYTE)]
@@ -35,7 +41,7 @@ def hold(code, megabytes):
 
 @pytest.mark.parametrize("code", [CHILD, GRANDCHILD], ids=["child", "grandchild"])
 def test_what_a_descendant_holds_shows(code):
-    before = psutil.Process().memory_info().rss
+    before = held_now()
     with PeakMemory() as memory:
         hold(code, 200)
         peak = memory.peak_bytes
@@ -44,7 +50,7 @@ def test_what_a_descendant_holds_shows(code):
 
 
 def test_the_peak_is_of_one_moment_not_the_sum_of_many():
-    before = psutil.Process().memory_info().rss
+    before = held_now()
     with PeakMemory() as memory:
         for _ in range(2):
             hold(CHILD, 100)
@@ -52,7 +58,7 @@ def test_the_peak_is_of_one_moment_not_the_sum_of_many():
 
 
 def test_this_process_counts_too():
-    before = psutil.Process().memory_info().rss
+    before = held_now()
     with PeakMemory() as memory:
         held = b"x" * (150 * MEGABYTE)
         time.sleep(0.3)

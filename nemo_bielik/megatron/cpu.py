@@ -184,10 +184,10 @@ def _distributed_patches() -> Iterator[tuple[Any, str, Any]]:
         # gloo refuses the 0-dim inputs that NCCL takes
         return all_gather(out, tensor.reshape(1) if tensor.dim() == 0 else tensor, *args, **kwargs)
 
-    def contiguous_scatter(tensor: Any, tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def contiguous_scatter(tensor: Any, scatter_list: Any = None, *args: Any, **kw: Any) -> Any:
         # gloo sends the raw storage of strided tensors: wrong weights without an error
-        tensors = [part.contiguous() for part in tensors] if tensors else tensors
-        return scatter(tensor, tensors, *args, **kwargs)
+        parts = [part.contiguous() for part in scatter_list] if scatter_list else scatter_list
+        return scatter(tensor, parts, *args, **kw)
 
     yield dist, "init_process_group", gloo_init
     yield dist, "new_group", gloo_group

@@ -1,6 +1,7 @@
 """Functions that tests run in the lanes, where Megatron is imported; they return plain values."""
 
 import importlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -88,3 +89,21 @@ def packed_samples(
         name: torch.stack([torch.as_tensor(row[name]) for row in rows])
         for name in ("tokens", "labels", "loss_mask", "position_ids")
     }
+
+
+def source_of(module: str) -> str:
+    return inspect.getsource(importlib.import_module(module))
+
+
+def checkpoint_queue() -> tuple[str, list[str]]:
+    """Return the type of the checkpoint writers' queue and the processes that making it started."""
+    import psutil
+
+    from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue
+
+    before = {child.pid for child in psutil.Process().children()}
+    install_checkpoint_queue()
+    module = "megatron.core.dist_checkpointing.strategies.filesystem_async"
+    queue = importlib.import_module(module)._get_write_results_queue()
+    started = [p.name() for p in psutil.Process().children() if p.pid not in before]
+    return type(queue).__name__, started

@@ -62,3 +62,23 @@ def test_upstream_still_imports_transformer_engine_unconditionally(module):
         elif isinstance(statement, ast.ImportFrom) and statement.module:
             imported.add(statement.module.split(".")[0])
     assert "transformer_engine" in imported
+
+
+def test_upstreams_evaluation_still_forgets_what_pipeline_stages_exchange(call):
+    """Its training hands the schedule the hook; once its evaluation does, ours can go.
+
+    Without ours the ranks of a distillation at two stages do not raise, they crash.
+    """
+    training, evaluation = (
+        call("engine_cases:source_of", f"megatron.bridge.training.{name}")[0]
+        for name in ("train", "eval")
+    )
+    assert "adjust_tensor_shapes_fn=" in training
+    assert "adjust_tensor_shapes_fn" not in evaluation
+
+
+def test_checkpoints_are_written_without_a_process_that_outlives_a_kill(call):
+    """Megatron's manager process would; that it still starts one is the reason for the fix."""
+    assert call("engine_cases:checkpoint_queue")[0] == ("Queue", [])
+    module = "megatron.core.dist_checkpointing.strategies.filesystem_async"
+    assert "Manager()" in call("engine_cases:source_of", module)[0]
