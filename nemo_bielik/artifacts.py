@@ -1,34 +1,28 @@
 """The values that pass between stages: typed, versioned, hashable, readable without torch.
 
-score → `ScoreTable` → select → `PruningPlan` → slice. Every output directory also carries a
-`Manifest` that says what it was made from, with which settings, and by which versions.
+score → `ScoreTable` → select → `PruningPlan` (what is kept) → slice.
 """
 
-import contextlib
 import dataclasses
-import importlib.metadata
-import json
-import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as serialize
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.errors import BielikError, DataError
-from nemo_bielik.files import atomic_file, value_sha256, write_json
+from nemo_bielik.artifact_files import (
+    Float64,
+    explain_fields,
+    load_arrays,
+    load_json,
+    save_arrays,
+    save_json,
+)
+from nemo_bielik.errors import DataError
 
-Float64 = NDArray[np.float64]
-MANIFEST_NAME = "bielik_manifest.json"
 SCORES_NAME = "scores.safetensors"
 PLAN_NAME = "pruning_plan.json"
-FORMAT_VERSION = 1
-_STACK = ("nemo-bielik", "torch", "megatron-core", "megatron-bridge", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,31 +96,19 @@ class ScoreTable:
     def save(self, path: Path) -> None:
         """Write one safetensors file: float64 arrays, everything else in its header."""
         metadata = {
-            "version": FORMAT_VERSION,
             "arch": dataclasses.asdict(self.arch),
             "samples": self.samples,
             "tokens": self.tokens,
             "model": self.model,
         }
         arrays = {name: getattr(self, name) for name in ("hidden", "ffn", "heads", "cosine")}
-        content = serialize(arrays, metadata={"score_table": json.dumps(metadata)})
-        with atomic_file(path) as scratch:
-            scratch.write_bytes(content)
+        save_arrays(path, "score table", metadata, arrays)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; raise `DataError` on anything else."""
-        if not path.is_file():
-            raise DataError(f"{path}: no such score table; make one with `bielik score`")
-        try:
-            with safe_open(path, framework="numpy") as stored:
-                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-                metadata = json.loads(stored.metadata()["score_table"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: is not a score table ({error}); score again") from None
-        _require_version(metadata, path)
-        metadata.pop("version")
-        with _explain_fields("score table", path):
+        metadata, arrays = load_arrays(path, "score table", "bielik score")
+        with explain_fields("score table", path):
             return cls(**{**metadata, "arch": ModelArch(**metadata["arch"]), **arrays})
 
 
@@ -157,101 +139,12 @@ class PruningPlan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
-        write_json(path, {"version": FORMAT_VERSION, **dataclasses.asdict(self)})
+        save_json(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; raise `DataError` on anything else."""
-        value = _read_json(path, "pruning plan")
-        _require_version(value, path)
-        value.pop("version")
-        with _explain_fields("pruning plan", path):
+        value = load_json(path, "pruning plan")
+        with explain_fields("pruning plan", path):
             archs = {name: ModelArch(**value[name]) for name in ("source", "target")}
             return cls(**{**value, **archs})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """Where an output came from: enough to make it again and to know whether that is needed."""
-
-    stage: str
-    config: Mapping[str, Any]
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    seed: int | None = None
-    wall_seconds: float = 0.0
-    results: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=lambda: _versions())
-    git_commit: str | None = field(default_factory=lambda: _git_commit())
-
-    def save(self, directory: Path) -> None:
-        """Write ``bielik_manifest.json`` into an output directory."""
-        value = {"version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        write_json(directory / MANIFEST_NAME, json.loads(json.dumps(value, default=str)))
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read the manifest of an output directory; raise `DataError` if there is none."""
-        value = _read_json(directory / MANIFEST_NAME, "manifest")
-        _require_version(value, directory / MANIFEST_NAME)
-        value.pop("version")
-        with _explain_fields("manifest", directory / MANIFEST_NAME):
-            return cls(**value)
-
-    def recipe(self) -> str:
-        """Return a hash of what decides the output: stage, settings, inputs and seed."""
-        value = [self.stage, self.config, self.inputs, self.seed]
-        return value_sha256(json.loads(json.dumps(value, default=str)))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _STACK:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).parent
-    if not (here.parent / ".git").exists():
-        return None
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return run.stdout.strip() or None
-
-
-def _read_json(path: Path, what: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such {what}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: is not a {what} ({error})") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: is not a {what}; it must hold one JSON object")
-    return value
-
-
-@contextlib.contextmanager
-def _explain_fields(what: str, path: Path) -> Iterator[None]:
-    """Turn a missing, unknown or ill-typed field into one line about the file."""
-    try:
-        yield
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not a {what} of this version ({error})") from None
-    except BielikError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-def _require_version(value: Mapping[str, Any], path: Path) -> None:
-    if value.get("version") != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format version {value.get('version')!r}; this release reads {FORMAT_VERSION}"
-        )

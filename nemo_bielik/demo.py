@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.data.tiny_polish.stage import BaselineConfig
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.files import write_json
 from nemo_bielik.initialize import InitializeConfig, initialize
 from nemo_bielik.launch.lanes import Lanes, collect
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.peak_memory import PeakMemory
 from nemo_bielik.pipeline import DISTILL, ENGINE, TRAIN, Chain, PipelineConfig
 from nemo_bielik.recipes import tiny

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemo_bielik.artifacts import MANIFEST_NAME, Manifest
 from nemo_bielik.errors import StorageError
 from nemo_bielik.files import atomic_directory
+from nemo_bielik.manifest import MANIFEST_NAME, Manifest
 
 
 def describe(

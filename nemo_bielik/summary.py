@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.checkpoint import read_config
 from nemo_bielik.evaluate.recovery import recovery_percent
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.planner.parameters import reduction_percent
 from nemo_bielik.runs import DISTILLED, FROM_SCRATCH, LABEL_TRAINED, PRUNED, TEACHER, Run
 

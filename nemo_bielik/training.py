@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.files import sibling
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import describe, is_done
 
 Precision = Literal["fp32", "bf16"]

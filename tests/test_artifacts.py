@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import Manifest, PruningPlan, ScoreTable
+from nemo_bielik.artifacts import PruningPlan, ScoreTable
 from nemo_bielik.errors import DataError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.select import keep_everything
 
 ARCH = ModelArch(

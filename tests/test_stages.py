@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from nemo_bielik import stages
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.errors import DataError, StorageError
+from nemo_bielik.manifest import Manifest
 
 
 @dataclass(kw_only=True)

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.demo import DemoConfig
 from nemo_bielik.files import write_json
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.runs import Run
 from nemo_bielik.summary import recovery_by_measure, summarize
 

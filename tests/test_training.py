@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import stage_output
 from nemo_bielik.training import (
     OptimConfig,

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.data.indexed import TokenWriter, token_dtype, token_stats
 from nemo_bielik.data.text import read_documents, text_bytes, text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.progress import progress
 from nemo_bielik.stages import describe, is_done, stage_output
 

@@ -28,8 +28,8 @@ from megatron.bridge.training.config import (
 )
 from megatron.bridge.training.pretrain import pretrain
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.errors import DataError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import PackedText, require_packable
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
 from nemo_bielik.megatron.cpu import on_cpu

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import SCORES_NAME, Manifest, ScoreTable
+from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
 from nemo_bielik.files import sibling
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import next_batch, packed_dataset, require_packable
 from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
 from nemo_bielik.progress import progress

@@ -6,10 +6,11 @@ from typing import Any
 
 from nemo_bielik import stages
 from nemo_bielik.arch import ModelArch, preset
-from nemo_bielik.artifacts import PLAN_NAME, SCORES_NAME, Manifest, PruningPlan, ScoreTable
+from nemo_bielik.artifacts import PLAN_NAME, SCORES_NAME, PruningPlan, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.files import file_sha256, require_space
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.select import PRUNABLE, select
 from nemo_bielik.pruning.slice import apply_plan, planned_bytes
 from nemo_bielik.tensors import tensor_rows

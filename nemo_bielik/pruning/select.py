@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import Float64, PruningPlan, ScoreTable
+from nemo_bielik.artifact_files import Float64
+from nemo_bielik.artifacts import PruningPlan, ScoreTable
 from nemo_bielik.errors import ConfigError
 
 #: What may shrink; `PruneConfig` offers the same five.

@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import (
-    MANIFEST_NAME,
-    PLAN_NAME,
-    SCORES_NAME,
-    Manifest,
-    PruningPlan,
-    ScoreTable,
-)
+from nemo_bielik.artifacts import PLAN_NAME, SCORES_NAME, PruningPlan, ScoreTable
 from nemo_bielik.checkpoint import read_config
 from nemo_bielik.errors import DataError
+from nemo_bielik.manifest import MANIFEST_NAME, Manifest
 from nemo_bielik.runs import DISTILLED, FROM_SCRATCH, LABEL_TRAINED, PRUNED, TEACHER, Run
 
 KINDS = (TEACHER, PRUNED, DISTILLED, LABEL_TRAINED, FROM_SCRATCH)

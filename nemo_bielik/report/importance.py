@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from nemo_bielik.artifacts import Float64, PruningPlan, ScoreTable
+from nemo_bielik.artifact_files import Float64
+from nemo_bielik.artifacts import PruningPlan, ScoreTable
 from nemo_bielik.pruning.select import hidden_importance
 from nemo_bielik.report import svg
 from nemo_bielik.report.wording import percent

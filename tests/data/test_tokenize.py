@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.data import tokenize as stage
 from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
 from nemo_bielik.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError, StorageError
+from nemo_bielik.manifest import Manifest
 
 SENTENCES = [f"Zażółć gęślą jaźń po raz {n}." for n in range(50)]
 

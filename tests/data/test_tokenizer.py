@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.data.tokenizer import (
     TextTokenizer,
     TokenizerConfig,
@@ -20,6 +19,7 @@ from nemo_bielik.data.tokenizer import (
     train_tokenizer,
 )
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError, StorageError
+from nemo_bielik.manifest import Manifest
 
 PANGRAM = "Pchnąć w tę łódź jeża lub ośm skrzyń fig. PÓJDŹŻE, KIŃ TĘ CHMURNOŚĆ W GŁĄB FLASZY!"
 

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.checkpoint import Checkpoint, copy_tokenizer
 from nemo_bielik.distill.stage import DistillConfig, check_pair, distill
 from nemo_bielik.errors import CheckpointError, ConfigError, StorageError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import stage_output
 from nemo_bielik.training import prepare
 

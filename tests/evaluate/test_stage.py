@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nemo_bielik import cli
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.errors import BielikError, CheckpointError, ConfigError
 from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
+from nemo_bielik.manifest import Manifest
 
 PAIRS = [
     {"phenomenon": "zgoda", "good": "mały dom", "bad": "mała dom"},

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.data.indexed import TokenWriter, token_dtype
 from nemo_bielik.launch.lanes import Lanes
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.training import ParallelConfig
 
 ENGINE = "nemo_bielik.megatron.engine"

@@ -16,9 +16,9 @@ import torch
 from engine_room import STUDENT, VOCAB_SIZE
 from safetensors.torch import load_file
 
-from nemo_bielik.artifacts import Manifest
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import DataError, StorageError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig, work_directory
 
 DISTILL = "nemo_bielik.distill.stage:distill"

@@ -7,9 +7,10 @@ import pytest
 from engine_room import END_OF_DOCUMENT, STUDENT, VOCAB_SIZE
 from score_reference import expected_scores
 
-from nemo_bielik.artifacts import SCORES_NAME, Manifest, ScoreTable
+from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import BielikError, ConfigError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.score import ScoreConfig, score
 from nemo_bielik.training import ParallelConfig
 

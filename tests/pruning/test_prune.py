@@ -6,10 +6,11 @@ from collections import namedtuple
 
 import pytest
 
-from nemo_bielik.artifacts import Manifest, PruningPlan
+from nemo_bielik.artifacts import PruningPlan
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.cli import main
 from nemo_bielik.errors import BielikError, ConfigError, DataError, StorageError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.prune import PruneConfig, describe, prune, target_arch
 
 

@@ -15,7 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import PLAN_NAME, SCORES_NAME, Manifest, PruningPlan, ScoreTable
+from nemo_bielik.artifacts import PLAN_NAME, SCORES_NAME, PruningPlan, ScoreTable
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.planner.parameters import reduction_percent
 from nemo_bielik.pruning.select import select
 from nemo_bielik.runs import Run
