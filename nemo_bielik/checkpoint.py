@@ -10,15 +10,17 @@ import json
 import os
 import re
 import shutil
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.errors import CheckpointError
-from nemo_bielik.files import file_sha256, value_sha256
+from nemo_bielik.files import value_sha256
+from nemo_bielik.hash_cache import remembered_sha256
+from nemo_bielik.tensor_files import StoredTensor, read_header
 from nemo_bielik.tensors import check_tensors
 
 if TYPE_CHECKING:
@@ -35,17 +37,9 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-SHARD_BYTES = 5_000_000_000
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where one tensor lies: its shard, safetensors dtype (``"F32"``, ``"BF16"``) and shape."""
-
-    shard: Path
-    dtype: str
-    shape: tuple[int, ...]
-    num_bytes: int
+#: Shards are what is written and hashed in parallel, so there should be several of them; what
+#: collects tensors for a shard (`CheckpointWriter`) holds no more than this.
+SHARD_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -77,31 +71,30 @@ class Checkpoint:
     def read(self, name: str) -> "torch.Tensor":
         """Read one tensor; raise `CheckpointError` if it is unreadable, NaN or infinite."""
         import torch
-        from safetensors import SafetensorError, safe_open
 
-        path = self.tensors[name].shard
-        try:
-            with safe_open(path, framework="pt") as shard:
-                tensor: torch.Tensor = shard.get_tensor(name)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}); copy it again") from None
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{self.directory}: {name} holds NaN or infinite weights; the source is damaged "
-                "or its training diverged"
-            )
-        return tensor
+        stored = self.tensors[name]
+        (raw,) = stored.row_blocks(stored.num_bytes)
+        dtype: torch.dtype = getattr(torch, stored.format.torch_name)
+        return torch.from_numpy(raw.reshape(-1).view("u1")).view(dtype).reshape(stored.shape)
 
-    def fingerprint(self) -> str:
-        """Return a hash of config and weights: the identity that artifacts refer to."""
-        return self._fingerprint
+    def fingerprint(self, *, fresh: bool = False) -> str:
+        """Return a hash of config and weights: the identity that artifacts refer to.
+
+        It reads every byte; shards that were hashed before and left alone since are not read again
+        (`hash_cache`), unless `fresh` asks for it.
+        """
+        return self._hash(fresh=True) if fresh else self._fingerprint
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        # Kept, because several checks ask for it and it reads every byte of the weights.
+        return self._hash(fresh=False)  # kept, because several checks ask for it
+
+    def _hash(self, *, fresh: bool) -> str:
         shards = sorted({tensor.shard for tensor in self.tensors.values()})
         config = {key: value for key, value in self.config.items() if key != "_name_or_path"}
-        return value_sha256([config, [file_sha256(shard) for shard in shards]])
+        with ThreadPoolExecutor() as pool:
+            hashes = list(pool.map(functools.partial(remembered_sha256, fresh=fresh), shards))
+        return value_sha256([config, hashes])
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -120,49 +113,6 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: must hold one JSON object")
     return config
-
-
-def read_header(shard: Path) -> dict[str, StoredTensor]:
-    """Read a safetensors header and check that the file is as long as it says."""
-    header, data_start = _parse_header(shard)
-    try:
-        tensors = {
-            name: StoredTensor(
-                shard,
-                entry["dtype"],
-                tuple(entry["shape"]),
-                entry["data_offsets"][1] - entry["data_offsets"][0],
-            )
-            for name, entry in header.items()
-        }
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (KeyError, TypeError, IndexError):
-        raise CheckpointError(f"{shard}: damaged safetensors header; copy it again") from None
-    size = shard.stat().st_size
-    if data_start + end != size:
-        raise CheckpointError(
-            f"{shard}: truncated: holds {size:,} bytes where its header calls for "
-            f"{data_start + end:,}; copy it again"
-        )
-    return tensors
-
-
-def _parse_header(shard: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a safetensors file and the offset at which its data start."""
-    size = shard.stat().st_size
-    with shard.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        if 8 + length > size:
-            raise CheckpointError(f"{shard}: truncated or not a safetensors file; copy it again")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError:
-            raise CheckpointError(f"{shard}: damaged safetensors header; copy it again") from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{shard}: damaged safetensors header; copy it again")
-    header.pop("__metadata__", None)
-    return header, 8 + length
 
 
 def _shards(directory: Path) -> list[Path]:
@@ -194,11 +144,31 @@ def _indexed_shards(directory: Path, index: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
+def tokenizer_files(source: Path) -> list[Path]:
+    """Return whatever tokenizer and generation files `source` has."""
+    return [source / name for name in TOKENIZER_FILES if (source / name).is_file()]
+
+
 def copy_tokenizer(source: Path, output: Path) -> None:
     """Copy whatever tokenizer and generation files `source` has into `output`."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, output / name)
+    for path in tokenizer_files(source):
+        shutil.copyfile(path, output / path.name)
+
+
+def shard_name(number: int, count: int) -> str:
+    """Return the file name of shard `number` (from 0) of `count`, as transformers expects it."""
+    return SINGLE_NAME if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+
+
+def index_text(weight_map: Mapping[str, str], total_bytes: int) -> str:
+    """Return the index of a sharded model; `weight_map` says in which file a tensor lies."""
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(weight_map)}
+    return json.dumps(index, indent=2) + "\n"
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """Return the content of ``config.json``."""
+    return json.dumps(config, indent=2) + "\n"
 
 
 @dataclass
@@ -229,19 +199,16 @@ class CheckpointWriter:
         """Write the last shard, the index and ``config.json``."""
         self._flush()
         config = self.directory / "config.json"
-        config.write_text(json.dumps(self.config, indent=2) + "\n")
+        config.write_text(config_text(self.config))
         count = len(self._shards)
         weight_map = {}
         for number, names in enumerate(self._shards):
-            final = (
-                SINGLE_NAME if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-            )
+            final = shard_name(number, count)
             shard = (self.directory / _scratch_name(number)).rename(self.directory / final)
             shutil.copymode(config, shard)  # safetensors makes files that only their owner reads
             weight_map.update(dict.fromkeys(names, final))
         if count > 1:
-            index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
-            (self.directory / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+            (self.directory / INDEX_NAME).write_text(index_text(weight_map, self._total_bytes))
 
     def _flush(self) -> None:
         from safetensors.torch import save_file

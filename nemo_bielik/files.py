@@ -18,7 +18,8 @@ def atomic_directory(output: Path) -> Iterator[Path]:
     """Yield a scratch directory beside `output` that becomes `output` when the block succeeds.
 
     Raises `StorageError` if `output` already exists or the disk is full. On failure the scratch
-    directory is removed, so no half-written output is ever seen.
+    directory is removed, so no half-written output is ever seen; everything is on the disk before
+    the name is, so not after a power cut either.
     """
     refuse_existing(output)
     scratch = sibling(output, "partial")
@@ -27,7 +28,10 @@ def atomic_directory(output: Path) -> Iterator[Path]:
         scratch.mkdir(parents=True)
         try:
             yield scratch
+            for path in [*scratch.rglob("*"), scratch]:
+                sync(path)
             os.replace(scratch, output)
+            sync(output.parent)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
@@ -41,9 +45,22 @@ def atomic_file(output: Path) -> Iterator[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield scratch
+            sync(scratch)
             os.replace(scratch, output)
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, have reached the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:
+        if not path.is_dir():  # some network file systems know no such thing for directories
+            raise
+    finally:
+        os.close(number)
 
 
 def write_json(output: Path, value: Any) -> None:

@@ -1,5 +1,6 @@
 """Model directories: what is accepted, what is refused and in which words."""
 
+import hashlib
 import json
 import shutil
 
@@ -75,6 +76,15 @@ def test_the_fingerprint_is_of_the_content(make_model, edit_weights, tmp_path):
     with edit_weights(directory) as weights:
         weights["lm_head.weight"][0, 0] += 1
     assert Checkpoint.open(directory).fingerprint() != first
+
+
+def test_the_fingerprint_is_what_artifacts_of_earlier_releases_refer_to(make_model):
+    directory = make_model(shard="4KB")
+    config = json.loads((directory / "config.json").read_text())
+    shards = sorted(directory.glob("*.safetensors"))
+    hashes = [hashlib.sha256(shard.read_bytes()).hexdigest() for shard in shards]
+    text = json.dumps([config, hashes], sort_keys=True, separators=(",", ":"))
+    assert Checkpoint.open(directory).fingerprint() == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_missing_and_empty_directories_are_refused(tmp_path):

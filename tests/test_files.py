@@ -44,6 +44,28 @@ def test_a_directory_appears_whole(tmp_path):
     assert [path.name for path in output.parent.iterdir()] == ["output"]
 
 
+def test_everything_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, os.replace
+
+    def synced(number):
+        events.append(os.readlink(f"/proc/self/fd/{number}"))
+        fsync(number)
+
+    def renamed(source, target):
+        events.append("renamed")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    with atomic_directory(tmp_path / "output") as scratch:
+        (scratch / "deep").mkdir()
+        (scratch / "deep" / "a.txt").write_text("a")
+    before, after = events[: events.index("renamed")], events[events.index("renamed") + 1 :]
+    wanted = {scratch, scratch / "deep", scratch / "deep" / "a.txt"}
+    assert {str(path) for path in wanted} <= set(before)
+    assert after == [str(tmp_path)]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failed_directory_leaves_nothing(tmp_path, error):
     with pytest.raises(error), atomic_directory(tmp_path / "output") as scratch:
