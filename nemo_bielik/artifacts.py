@@ -1,6 +1,7 @@
 """The values that pass between stages: typed, versioned, hashable, readable without torch.
 
-score → `ScoreTable` → select → `PruningPlan` (what is kept) → slice.
+score → `ScoreTable` (or another method's statistics) → select → `PruningPlan` (what is kept) or
+`WeightEdit` (which weights become zero) → slice.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from nemo_bielik.errors import DataError
 
 SCORES_NAME = "scores.safetensors"
 PLAN_NAME = "pruning_plan.json"
+EDIT_NAME = "weight_edit.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,3 +150,36 @@ class PruningPlan:
         with explain_fields("pruning plan", path):
             archs = {name: ModelArch(**value[name]) for name in ("source", "target")}
             return cls(**{**value, **archs})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightEdit:
+    """Which weights of the projections become zero; their values follow from source and scores.
+
+    Attributes:
+        method: row of `nemo_bielik.pruning.methods.METHODS` that decides and changes weights.
+        sparsity: share of the projections' weights that become zero, within `scope`.
+        pattern: ``"2:4"`` keeps 2 of every 4 consecutive inputs of an output; empty: no pattern.
+        scope: within what the weights compete, ``layer`` (each tensor) or ``model``.
+        scores: SHA-256 of the statistics that the method needs; empty where it needs none.
+        source_model: fingerprint of the checkpoint.
+    """
+
+    arch: ModelArch
+    method: str
+    sparsity: float
+    pattern: str = ""
+    scope: str = "layer"
+    scores: str = ""
+    source_model: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write the edit as JSON."""
+        save_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; raise `DataError` on anything else."""
+        value = load_json(path, "weight edit")
+        with explain_fields("weight edit", path):
+            return cls(**{**value, "arch": ModelArch(**value["arch"])})

@@ -92,14 +92,46 @@ COMMANDS: tuple[Command, ...] = (
         "score",
         "nemo_bielik.pruning.score:ScoreConfig",
         "nemo_bielik.pruning.score:score",
-        "importance of heads, channels and layers on calibration text",
+        "what a pruning method must know of a model, from calibration text",
+    ),
+    Command(
+        "score --merge",
+        "nemo_bielik.pruning.merge:MergeConfig",
+        "nemo_bielik.pruning.merge:merge",
+        "one score table from several, by weights",
+    ),
+    Command(
+        "depth",
+        "nemo_bielik.pruning.depth.stage:DepthConfig",
+        "nemo_bielik.pruning.depth.stage:rank_layers",
+        "which layers can go: five ways, and how far they agree",
+        "nemo_bielik.pruning.depth.stage:describe",
+    ),
+    Command(
+        "methods",
+        "nemo_bielik.pruning.methods:MethodsConfig",
+        "nemo_bielik.pruning.methods:print_methods",
+        "the pruning methods and what each needs",
     ),
     Command(
         "prune",
         "nemo_bielik.pruning.prune:PruneConfig",
         "nemo_bielik.pruning.prune:prune",
-        "cut a checkpoint to a smaller architecture by its scores",
+        "cut a checkpoint to a smaller architecture, or thin out its weights",
         "nemo_bielik.pruning.prune:describe",
+    ),
+    Command(
+        "verify",
+        "nemo_bielik.pruning.verify:VerifyConfig",
+        "nemo_bielik.pruning.verify:verify",
+        "whether a pruned model is exactly what its plan and source give",
+    ),
+    Command(
+        "compare-methods",
+        "nemo_bielik.compare.stage:CompareConfig",
+        "nemo_bielik.compare.stage:compare_methods",
+        "pruning methods side by side at one size and equal recovery",
+        "nemo_bielik.compare.stage:describe",
     ),
     Command(
         "distill",
@@ -163,7 +195,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"bielik {__version__}")
         return STATUS_OK
-    status = run_command(find_command(words[0]), words[1:])
+    status = run_command(find_command(words[0], words[1:]), words[1:])
     sys.stdout.flush()  # a closed pipe shows here, where it is handled
     return status
 
@@ -178,9 +210,15 @@ def usage() -> str:
     )
 
 
-def find_command(name: str) -> Command:
-    """Return the command called `name`; an unknown one raises `ConfigError`."""
+def find_command(name: str, words: Sequence[str] = ()) -> Command:
+    """Return the command called `name`; an unknown one raises `ConfigError`.
+
+    A row such as ``score --merge`` is another form of its command, chosen by that option.
+    """
     known = {command.name: command for command in COMMANDS}
+    for command in COMMANDS:
+        if command.name.split()[:1] == [name] and set(command.name.split()[1:]) & set(words):
+            return command
     if name not in known:
         kind = "option" if name.startswith("-") else "command"
         hint = nearest(name, ["--help", "--version"] if kind == "option" else known)

@@ -35,6 +35,7 @@ class Setting:
     help: str
     required: bool
     default: Any
+    positional: bool = False
 
     @property
     def option(self) -> str:
@@ -59,6 +60,7 @@ def settings(config_class: type) -> list[Setting]:
             help=field.metadata.get("help", ""),
             required=field.default is MISSING and field.default_factory is MISSING,
             default=_default(field),
+            positional=field.metadata.get("positional", False),
         )
         for field in dataclasses.fields(config_class)
         if field.init and not field.name.startswith("_")
@@ -73,6 +75,9 @@ def parse_config(config_class: type, argv: Sequence[str], command: str) -> Any:
     """
     known = settings(config_class)
     options, overrides = split_overrides(argv, known)
+    for setting in known:  # the one that may come first without its name: `bielik verify OUT`
+        if setting.positional and options and not options[0].startswith("-"):
+            options.insert(0, setting.option)
     given = _parser(config_class, command).parse(options)
     changes = _Changes()
     for setting in known:

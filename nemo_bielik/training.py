@@ -17,7 +17,8 @@ from nemo_bielik.files import sibling
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import describe, is_done
 
-Precision = Literal["fp32", "bf16"]
+#: fp64 is for checks of forward passes; training knows the other two.
+Precision = Literal["fp32", "bf16", "fp64"]
 
 
 @dataclass(kw_only=True)
@@ -76,6 +77,18 @@ class OptimConfig:
 
 
 @dataclass(kw_only=True)
+class LoraConfig:
+    """Low-rank adapters on the projections of every layer; everything else is frozen."""
+
+    rank: int = field(default=0, metadata={"help": "rank of the adapters; 0: train all weights"})
+    alpha: float = field(default=16.0, metadata={"help": "they are scaled by alpha / rank"})
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 0, "lora.rank", self.rank, "0 (off) or more")
+        _require(0 < self.alpha < math.inf, "lora.alpha", self.alpha, "finite and above 0")
+
+
+@dataclass(kw_only=True)
 class TrainSettings:
     """How long and how fast to train, on how many processes; `TrainConfig` adds what on what."""
 
@@ -89,9 +102,13 @@ class TrainSettings:
     keep: Literal["last", "best"] = field(
         default="last", metadata={"help": "which weights to export; best: lowest validation loss"}
     )
-    precision: Precision = "fp32"
+    keep_zeros: bool = field(
+        default=False, metadata={"help": "weights that are zero at the start stay zero"}
+    )
+    precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = field(default=1, metadata={"help": "order of the training text"})
     optim: OptimConfig = field(default_factory=OptimConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
@@ -113,6 +130,16 @@ class TrainSettings:
             raise ConfigError(
                 f"optim.warmup_iters is {self.optim.warmup_iters}; it must be below iters "
                 f"({self.iters})"
+            )
+        if self.lora.rank % self.parallel.tensor:
+            raise ConfigError(
+                f"lora.rank is {self.lora.rank}; it must be a multiple of parallel.tensor "
+                f"({self.parallel.tensor})"
+            )
+        if self.lora.rank and self.keep_zeros:
+            raise ConfigError(
+                "lora.rank and keep_zeros exclude each other: merged adapters fill every zero; "
+                "train all weights (lora.rank=0) or give the zeros up"
             )
 
     @property

@@ -22,6 +22,10 @@ LIGHT_STATEMENTS = {
     "plan --json": "from nemo_bielik.cli import main; main(['plan', '--json'])",
     "plan --dry-run": "from nemo_bielik.cli import main; main(['plan', '--dry-run'])",
     "report": "import nemo_bielik.report.stage",
+    "methods": "from nemo_bielik.cli import main; main(['methods'])",
+    "pruning settings": "import nemo_bielik.pruning.prune, nemo_bielik.pruning.score",
+    "slicing": "import nemo_bielik.pruning.slice, nemo_bielik.pruning.verify",
+    "comparison settings": "import nemo_bielik.compare.stage",
 }
 
 

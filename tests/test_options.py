@@ -208,3 +208,17 @@ def test_plain_values_and_yaml_hold_the_whole_config() -> None:
     assert plain["optimizer"]["parallel"] == {"tensor": 1, "pipeline": 3}
     yaml = pytest.importorskip("yaml")
     assert yaml.safe_load(format_config(config)) == plain
+
+
+def test_one_setting_may_come_first_without_its_name():
+    @dataclass(kw_only=True)
+    class Check:
+        output: Path = field(metadata={"positional": True})
+        source: Path | None = None
+
+    for words in (["out", "--source", "s"], ["--source", "s", "--output", "out"]):
+        assert parse_config(Check, words, "bielik check") == Check(
+            output=Path("out"), source=Path("s")
+        )
+    with pytest.raises(ConfigError, match="unknown argument 'more'"):
+        parse_config(Check, ["out", "more"], "bielik check")

@@ -89,7 +89,7 @@ def pipeline_layout(num_layers: int, stages: int) -> list[list[str]] | None:
 
 
 def _set_precision(provider: GPTModelProvider, precision: Precision) -> None:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}[precision]
     provider.bf16, provider.fp16 = precision == "bf16", False
     provider.params_dtype = provider.pipeline_dtype = provider.autocast_dtype = dtype
 

@@ -87,6 +87,28 @@ def install_checkpoint_queue() -> None:
         writer._results_queue = queue.Queue()
 
 
+def install_modelopt_norm() -> None:
+    """Tell ModelOpt of `torch.nn.RMSNorm`, which Megatron-Core uses without Transformer Engine.
+
+    ModelOpt 0.43 makes only Transformer Engine's and Apex' norms dynamic, and refuses to collect
+    scores of a model with any other. Remove when its registry knows this one.
+    """
+    import torch
+
+    registry: Any = importlib.import_module("modelopt.torch.nas.registry").DMRegistry
+    norms: Any = importlib.import_module("modelopt.torch.nas.modules.norm")
+    if torch.nn.RMSNorm in registry:
+        return
+
+    class DynamicRMSNorm(norms._DynamicLayerNorm):
+        def _setup(self, *, num_features: Any) -> None:
+            self._register_hparam("num_features", num_features)
+            self._register_dynamic_attribute("weight", self._cut_to_active_features)
+            self._register_dynamic_attribute("normalized_shape", self._get_normalized_shape)
+
+    registry.register({torch.nn.RMSNorm: "nn.RMSNorm"})(DynamicRMSNorm)
+
+
 class _Absent(type):
     """A class that can be named and subclassed, but not used: Transformer Engine is not here."""
 

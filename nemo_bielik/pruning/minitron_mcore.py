@@ -4,87 +4,145 @@ Method: Muralidharan et al., "Compact Language Models via Pruning and Knowledge 
 (2024), the report's equations 8 and 9, and Men et al., "ShortGPT" (2024), equation 5.
 
 Shapes: s positions, b samples, h hidden, f ffn, d head_dim; Megatron keeps activations as
-[s, b, ·]. Every rank fills the part it computed of full-size float64 sums; one all-reduce over the
-world then gives every rank the same table.
+[s, b, ·]. Every rank fills the part that it computed of full-size float64 sums; an all-reduce over
+the world then gives every rank the same table, for every `_BATCHES_A_PART` micro-batches of a rank.
+The table so far is kept, so a run that was killed continues from it, on other layouts too.
 """
 
+import dataclasses
+import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.pipeline_parallel import get_forward_backward_func
-from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.utils import unwrap_model
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
-from nemo_bielik.files import sibling
-from nemo_bielik.manifest import Manifest
-from nemo_bielik.megatron.batches import next_batch, packed_dataset, require_packable
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.manifest import MANIFEST_NAME, Manifest
+from nemo_bielik.megatron.batches import require_packable
 from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
 from nemo_bielik.progress import progress
+from nemo_bielik.pruning.calibration_mcore import (
+    attached,
+    calibration_batches,
+    forward_batches,
+    on_input,
+    on_norm,
+    without_logits,
+)
 from nemo_bielik.pruning.score import ScoreConfig
-from nemo_bielik.stages import stage_output
+from nemo_bielik.stages import is_done, stage_output
+from nemo_bielik.training import work_directory
+
+#: After so many micro-batches of a rank the sums of all ranks are added and kept. The places are
+#: part of the order of additions, and so of the last bits of a table: no clock decides on them.
+_BATCHES_A_PART = 64
 
 
-def run_scoring(config: ScoreConfig, arch: ModelArch, fingerprint: str, manifest: Manifest) -> None:
-    """Run one forward pass over the calibration text and publish the table."""
+class Sums(Protocol):
+    """What fills the arrays of a `ScoreTable` while batches run."""
+
+    def attached(self, model: Any) -> AbstractContextManager[None]:
+        """Let every forward pass of `model`, this rank's layers, add to the sums in the block."""
+
+    def take(self) -> Mapping[str, Tensor]:
+        """Return this rank's sums, full-size and float64, and start again from zero."""
+
+
+def collect(config: ScoreConfig, checkpoint: Checkpoint, manifest: Manifest) -> None:
+    """Score by one forward pass over the calibration text and publish the table."""
+    collect_sums(config, checkpoint, manifest, ActivationSums)
+
+
+def collect_sums(
+    config: ScoreConfig,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    make_sums: Callable[[ModelArch, ScoreConfig], Sums],
+) -> None:
+    """Run the calibration text through the model and publish what the sums of `make_sums` hold.
+
+    Every rank calls it. Raises `StorageError` if another recipe's unfinished work lies in the way.
+    """
     started = time.monotonic()
     require_packable(config.micro_batch_size, config.parallel.pipeline, per_sample=True)
-    work = sibling(config.output, "work")
+    work, rank = work_directory(config.output), os.environ.get("RANK", "0")
     work.mkdir(parents=True, exist_ok=True)
-    rank = os.environ.get("RANK", "0")
     with (
         quiet(work / f"engine.rank{rank}.log"),
         inference_model(
             config.model, config.parallel, config.sequence_length, config.precision
         ) as (_, model),
     ):
-        sums = ActivationSums(arch, config.parallel.sequence)
-        with sums.attached(unwrap_model(model)[0]):
-            _forward_all(config, model, work / "index", arch.vocab_size)
-        table = sums.table(config.samples, config.samples * config.sequence_length, fingerprint)
+        on_rank_zero(lambda: _open_work(work, manifest))
+        sums, layers = make_sums(checkpoint.arch, config), unwrap_model(model)[0]
+        with sums.attached(layers), without_logits(layers):
+            table = _run(config, checkpoint, model, sums, work)
         on_rank_zero(lambda: _publish(config, manifest, table, started))
     if rank == "0":
         shutil.rmtree(work)
 
 
-def _forward_all(config: ScoreConfig, model: list[nn.Module], index: Path, vocab_size: int) -> None:
-    dataset = packed_dataset(
-        config.data, config.samples, config.sequence_length, config.seed, vocab_size, index
-    )
-    first = parallel_state.get_data_parallel_rank()
-    share = Subset(dataset, range(first, config.samples, config.parallel.data))
-    loader = progress(
-        DataLoader(share, batch_size=config.micro_batch_size),
-        desc=config.output.name,
-        unit="batch",
-        show=dist.get_rank() == 0,
+def _run(
+    config: ScoreConfig, checkpoint: Checkpoint, model: list[nn.Module], sums: Sums, work: Path
+) -> ScoreTable:
+    """Score part by part, going on from the table of a run that was killed, if it left one."""
+    table: ScoreTable | None = on_rank_zero(lambda: _unfinished(work))
+    done = table.samples // config.micro_batch_size if table else 0
+    batches = calibration_batches(config, checkpoint.arch.vocab_size, work / "index", done)
+    shown = progress(batches, desc=config.output.name, unit="batch", show=dist.get_rank() == 0)
+    stream = iter(shown)
+    ranks, total = config.parallel.data, config.samples // config.micro_batch_size
+    own = parallel_state.get_data_parallel_rank()
+    for first in range(done, total, _BATCHES_A_PART * ranks):
+        last = min(first + _BATCHES_A_PART * ranks, total)
+        forward_batches(config, model, stream, len(range(first + own, last, ranks)))
+        part = _table(checkpoint, sums.take(), (last - first) * config.micro_batch_size, config)
+        table = table.merge(part) if table else part
+        on_rank_zero(functools.partial(table.save, work / SCORES_NAME))
+    assert table is not None  # there are samples
+    return table
+
+
+def _table(
+    checkpoint: Checkpoint, sums: Mapping[str, Tensor], samples: int, config: ScoreConfig
+) -> ScoreTable:
+    """Add the sums of all ranks."""
+    arrays = {}
+    for name, total in sums.items():
+        dist.all_reduce(total)
+        arrays[name] = total.cpu().numpy()
+    return ScoreTable(
+        arch=checkpoint.arch,
+        samples=samples,
+        tokens=samples * config.sequence_length,
+        model=checkpoint.fingerprint(),
+        **arrays,
     )
 
-    def forward_step(data: Iterator[Any], chunk: nn.Module) -> tuple[Tensor, Callable[..., Any]]:
-        output = chunk(**next_batch(data).model_inputs())
-        return output, lambda logits: (logits.new_zeros(()), {})
 
-    with torch.inference_mode():
-        get_forward_backward_func()(
-            forward_step_func=forward_step,
-            data_iterator=iter(loader),
-            model=model,
-            num_microbatches=len(loader),
-            seq_length=config.sequence_length,
-            micro_batch_size=config.micro_batch_size,
-            forward_only=True,
-        )
+def _open_work(work: Path, manifest: Manifest) -> None:
+    settings = {name: value for name, value in manifest.config.items() if name != "parallel"}
+    recipe = dataclasses.replace(manifest, config=settings)
+    if (work / MANIFEST_NAME).is_file():
+        is_done(work, recipe)  # raises if it is another recipe's
+    else:
+        recipe.save(work)
+
+
+def _unfinished(work: Path) -> ScoreTable | None:
+    path = work / SCORES_NAME
+    return ScoreTable.load(path) if path.is_file() else None
 
 
 def _publish(config: ScoreConfig, manifest: Manifest, table: ScoreTable, started: float) -> None:
@@ -100,65 +158,59 @@ def _publish(config: ScoreConfig, manifest: Manifest, table: ScoreTable, started
 class ActivationSums:
     """The sums of a `ScoreTable`, filled by forward hooks on this rank's layers."""
 
-    def __init__(self, arch: ModelArch, sequence_parallel: bool) -> None:
-        layers = arch.num_layers
-        self.arch, self.sequence_parallel = arch, sequence_parallel
+    def __init__(self, arch: ModelArch, config: ScoreConfig) -> None:
+        self.head_dim, self.sequence_parallel = arch.head_dim, config.parallel.sequence
         self.tensor_rank = parallel_state.get_tensor_model_parallel_rank()
         self.tensor_group = parallel_state.get_tensor_model_parallel_group()
-        self.hidden = torch.zeros(2 * layers, arch.hidden_size, dtype=torch.float64)
-        self.ffn = torch.zeros(layers, arch.ffn_hidden_size, dtype=torch.float64)
-        self.heads = torch.zeros(layers, arch.num_attention_heads, dtype=torch.float64)
-        self.cosine = torch.zeros(layers, dtype=torch.float64)
+        self.hidden, self.ffn, self.heads, self.cosine = empty_sums(arch).values()
 
-    def attached(self, model: Any) -> "_Hooks":
-        """Return a context in which every forward pass of `model` adds to the sums."""
+    def attached(self, model: Any) -> AbstractContextManager[None]:
+        """Let every forward pass of `model` add to the sums in the block."""
         hooks = []
         for layer in model.decoder.layers:
             index = layer.layer_number - 1
             attention, mlp = layer.self_attention, layer.mlp
             hooks += [
-                _on_norm(layer.input_layernorm, attention.linear_qkv, self._add_hidden(2 * index)),
-                _on_norm(layer.pre_mlp_layernorm, mlp.linear_fc1, self._add_hidden(2 * index + 1)),
-                _on_input(mlp.linear_fc2, self._add_ffn(index)),
-                _on_input(attention.linear_proj, self._add_heads(index)),
+                on_norm(layer.input_layernorm, attention.linear_qkv, self._add_hidden(2 * index)),
+                on_norm(layer.pre_mlp_layernorm, mlp.linear_fc1, self._add_hidden(2 * index + 1)),
+                on_input(mlp.linear_fc2, self._add_ffn(index)),
+                on_input(attention.linear_proj, self._add_heads(index)),
                 layer.register_forward_hook(self._add_cosine(index), with_kwargs=True),
             ]
-        return _Hooks(hooks)
+        return attached(hooks)
 
-    def table(self, samples: int, tokens: int, model: str) -> ScoreTable:
-        """Add the sums of all ranks and return them as one value."""
-        arrays = {}
+    def take(self) -> dict[str, Tensor]:
+        """Return this rank's sums and start again from zero."""
+        taken = {}
         for name in ("hidden", "ffn", "heads", "cosine"):
-            total = getattr(self, name)
-            dist.all_reduce(total)
-            arrays[name] = total.cpu().numpy().astype(np.float64)
-        return ScoreTable(arch=self.arch, samples=samples, tokens=tokens, model=model, **arrays)
+            taken[name] = getattr(self, name)
+            setattr(self, name, torch.zeros_like(taken[name]))
+        return taken
 
     def _add_hidden(self, row: int) -> Callable[[Tensor], None]:
         def add(activations: Tensor) -> None:  # [s, b, h], or [s / ranks, b, h]
-            sums = activations.abs().sum(dim=0, dtype=torch.float32)
-            length = activations.size(0)
+            means = mean_magnitude(activations)
             if self.sequence_parallel:
-                dist.all_reduce(sums, group=self.tensor_group)
-                length *= dist.get_world_size(self.tensor_group)
+                dist.all_reduce(means, group=self.tensor_group)
+                means /= dist.get_world_size(self.tensor_group)
             if self.tensor_rank == 0:  # the others hold the same
-                self.hidden[row] += (sums / length).double().square().sum(dim=0).to(self.hidden)
+                self.hidden[row] += squares(means)
 
         return add
 
     def _add_ffn(self, layer: int) -> Callable[[Tensor], None]:
         def add(activations: Tensor) -> None:  # [s, b, f / ranks]
-            squares = _squared_means(activations)
-            start = self.tensor_rank * squares.numel()
-            self.ffn[layer, start : start + squares.numel()] += squares.to(self.ffn)
+            found = squares(mean_magnitude(activations))
+            start = self.tensor_rank * found.numel()
+            self.ffn[layer, start : start + found.numel()] += found
 
         return add
 
     def _add_heads(self, layer: int) -> Callable[[Tensor], None]:
         def add(activations: Tensor) -> None:  # [s, b, heads · d / ranks]
-            squares = _squared_means(activations).view(-1, self.arch.head_dim).sum(dim=1)
-            start = self.tensor_rank * squares.numel()
-            self.heads[layer, start : start + squares.numel()] += squares.to(self.heads)
+            found = squares(mean_magnitude(activations)).view(-1, self.head_dim).sum(dim=1)
+            start = self.tensor_rank * found.numel()
+            self.heads[layer, start : start + found.numel()] += found
 
         return add
 
@@ -167,44 +219,50 @@ class ActivationSums:
             entering = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
             leaving = output[0] if isinstance(output, tuple) else output
             if self.tensor_rank == 0 or self.sequence_parallel:
-                cosine = torch.nn.functional.cosine_similarity(
-                    entering.float(), leaving.float(), dim=-1
-                )
-                self.cosine[layer] += cosine.double().sum().to(self.cosine)
+                self.cosine[layer] += cosines(entering, leaving).sum(dtype=torch.float64)
 
         return add
 
 
-class _Hooks:
-    """Registered hooks, removed on leaving."""
-
-    def __init__(self, handles: list[Any]) -> None:
-        self.handles = handles
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exception: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
-def _squared_means(activations: Tensor) -> Tensor:
-    """Return Σ_b (mean_s |a|)² of [s, b, k] as float64 [k]."""
-    return activations.abs().mean(dim=0, dtype=torch.float32).double().square().sum(dim=0)
+def empty_sums(arch: ModelArch) -> dict[str, Tensor]:
+    """Return the arrays of a `ScoreTable` as float64 zeros where the model computes."""
+    layers = arch.num_layers
+    shapes = {
+        "hidden": (2 * layers, arch.hidden_size),
+        "ffn": (layers, arch.ffn_hidden_size),
+        "heads": (layers, arch.num_attention_heads),
+        "cosine": (layers,),
+    }
+    return {
+        name: torch.zeros(shape, dtype=torch.float64, device="cuda")
+        for name, shape in shapes.items()
+    }
 
 
-def _on_input(module: nn.Module, add: Callable[[Tensor], None]) -> Any:
-    return module.register_forward_pre_hook(lambda _, args: add(args[0]))
+def mean_magnitude(activations: Tensor) -> Tensor:
+    """Return mean_s |a| of [s, b, k] as [b, k], in float32 at least.
+
+    `torch.linalg.vector_norm(ord=1)` needs no temporary, but takes eight times as long here.
+    """
+    return activations.abs().mean(dim=0, dtype=_accurate(activations))
 
 
-def _on_norm(norm: nn.Module, fused_linear: Any, add: Callable[[Tensor], None]) -> Any:
-    """Hook a norm's output, also where Transformer Engine fuses it into the linear after it."""
-    if not isinstance(norm, IdentityOp):
-        return norm.register_forward_hook(lambda module, args, output: add(output))
-    weight, eps = fused_linear.layer_norm_weight, fused_linear.eps
+def squares(means: Tensor) -> Tensor:
+    """Return Σ_b m² of [b, k] as float64 [k]."""
+    return means.double().square().sum(dim=0)
 
-    def add_normalised(_: nn.Module, args: Any) -> None:
-        add(torch.nn.functional.rms_norm(args[0], weight.shape, weight, eps))
 
-    return fused_linear.register_forward_pre_hook(add_normalised)
+def cosines(entering: Tensor, leaving: Tensor) -> Tensor:
+    """Return cos(x, y) of [s, b, h] by token, [s, b]; 0 where either is zero.
+
+    A third of the time of `torch.nn.functional.cosine_similarity`, which normalises both first.
+    """
+    dtype = _accurate(entering)
+    x, y = entering.to(dtype), leaving.to(dtype)
+    lengths = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(y, dim=-1)
+    found: Tensor = torch.linalg.vecdot(x, y) / lengths.clamp_min(torch.finfo(dtype).tiny)
+    return found
+
+
+def _accurate(activations: Tensor) -> torch.dtype:
+    return torch.promote_types(activations.dtype, torch.float32)

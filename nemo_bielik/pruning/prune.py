@@ -1,30 +1,43 @@
-"""The prune stage: a model, its scores and a target shape → a smaller model directory."""
+"""The prune stage: a model, its scores and what to take away → a smaller or sparser directory."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from nemo_bielik import stages
-from nemo_bielik.arch import ModelArch, preset
-from nemo_bielik.artifacts import PLAN_NAME, SCORES_NAME, PruningPlan, ScoreTable
+from nemo_bielik.arch import preset
+from nemo_bielik.artifacts import EDIT_NAME, PLAN_NAME, PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.errors import ConfigError
 from nemo_bielik.files import file_sha256, require_space
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.pruning.select import PRUNABLE, select
-from nemo_bielik.pruning.slice import apply_plan, planned_bytes
-from nemo_bielik.tensors import tensor_rows
-
-_SHOWN_LAYERS = 64
+from nemo_bielik.pruning.change import (
+    edit_change,
+    figures,
+    plan_change,
+    require_scores,
+    summary,
+)
+from nemo_bielik.pruning.methods import find_method, resolve
+from nemo_bielik.pruning.select import PRUNABLE
+from nemo_bielik.pruning.slice import Written, apply_edit, apply_plan, planned_bytes
+from nemo_bielik.pruning.sparsity import Sparsity
+from nemo_bielik.training import check_choices
 
 
 @dataclass(kw_only=True)
 class PruneConfig:
-    """What to cut; sizes that are not given stay as they are in the model."""
+    """What to cut, and by which method; sizes that are not given stay as they are in the model."""
 
     model: Path = field(metadata={"help": "model directory to cut"})
-    scores: Path = field(metadata={"help": "directory made by `bielik score` for this model"})
     output: Path = field(metadata={"help": "model directory to make"})
+    method: str = field(
+        default="minitron",
+        metadata={"help": "how to choose what goes; `bielik methods` lists them"},
+    )
+    scores: Path | None = field(
+        default=None, metadata={"help": "directory made by `bielik score` for model and method"}
+    )
     target: str = field(default="", metadata={"help": "preset whose sizes to take, e.g. exp-010"})
     num_layers: int | None = field(default=None, metadata={"help": "layers to keep"})
     hidden_size: int | None = field(default=None, metadata={"help": "hidden channels to keep"})
@@ -40,106 +53,125 @@ class PruneConfig:
     rescale_norms: bool = field(
         default=True, metadata={"help": "scale the norms by what the cut hidden channels took"}
     )
+    layers_from: Path | None = field(
+        default=None, metadata={"help": "directory made by `bielik depth`: it says which layers go"}
+    )
+    layers_way: str = field(
+        default="greedy-perplexity", metadata={"help": "which of its orders to follow"}
+    )
+    taylor: Literal["first", "fisher"] = field(
+        default="first", metadata={"help": "llm-pruner: gradients alone, or with the Fisher term"}
+    )
+    aggregation: Literal["sum", "prod", "max", "last"] = field(
+        default="sum", metadata={"help": "llm-pruner: how a coupled group's tensors are combined"}
+    )
+    sparsity: float | None = field(
+        default=None, metadata={"help": "share of the projections' weights to zero, e.g. 0.5"}
+    )
+    pattern: str = field(
+        default="", metadata={"help": "keep n of every m weights instead, e.g. 2:4 or 4:8"}
+    )
+    scope: Literal["layer", "model"] = field(
+        default="layer",
+        metadata={"help": "magnitude: weights compete within a tensor or the model"},
+    )
 
     def __post_init__(self) -> None:
+        check_choices(self)
+        method = find_method(self.method)
         sizes = self.sizes()
-        if not self.target and not sizes:
-            options = ", ".join("--" + name.replace("_", "-") for name in PRUNABLE)
-            raise ConfigError(f"nothing to prune: give --target or some of {options}")
+        if method.structured:
+            self._check_structured(sizes)
+        else:
+            self._check_unstructured(sizes)
+        if method.statistics and self.scores is None and self.layers_from is None:
+            raise ConfigError(
+                f"{self.method} needs --scores; make them with "
+                f"`bielik score --method {self.method}`"
+            )
         for name, size in sizes.items():
             if size < 1:
                 raise ConfigError(f"{name} is {size}; it must be at least 1")
         if self.target:
             preset(self.target)
 
+    def _check_structured(self, sizes: dict[str, int]) -> None:
+        if self.sparsity is not None or self.pattern:
+            raise ConfigError(
+                f"{self.method} removes whole units and leaves no zeros; drop sparsity and pattern "
+                "and give sizes, or choose magnitude, wanda or sparsegpt"
+            )
+        if not self.target and not sizes:
+            options = ", ".join("--" + name.replace("_", "-") for name in PRUNABLE)
+            raise ConfigError(f"nothing to prune: give --target or some of {options}")
+
+    def _check_unstructured(self, sizes: dict[str, int]) -> None:
+        if sizes or self.target or self.layers_from:
+            raise ConfigError(
+                f"{self.method} zeroes single weights and changes no size; give --sparsity or "
+                "--pattern instead of sizes, or choose another method"
+            )
+        if (self.sparsity is None) == (not self.pattern):
+            raise ConfigError(f"{self.method} needs either --sparsity or --pattern, not both")
+        if self.scope == "model" and (self.method != "magnitude" or self.pattern):
+            raise ConfigError("scope=model is for magnitude with a sparsity; use scope=layer")
+        self.wanted_sparsity()
+
     def sizes(self) -> dict[str, int]:
         """Return the sizes that were given one by one; they win over those of `target`."""
         given = {name: getattr(self, name) for name in PRUNABLE}
         return {name: size for name, size in given.items() if size is not None}
 
+    def wanted_sparsity(self) -> float:
+        """Return the share of zeros that `sparsity` or `pattern` asks for."""
+        return Sparsity.parse(self.sparsity, self.pattern).ratio
+
 
 def prune(config: PruneConfig) -> None:
-    """Cut `config.model` to the target and write the result with its plan beside it.
+    """Cut or thin out `config.model` and write the result with its plan or edit beside it.
 
     Raises `CheckpointError`, `DataError`, `ConfigError` or `StorageError` for a damaged model,
     scores of another model, an unreachable target, and a taken or full output.
     """
-    source, plan, manifest = _prepare(config)
+    source, change, manifest = _prepare(config)
     if stages.is_done(config.output, manifest):
         print(f"{config.output}: already done")
         return
-    require_space(config.output, planned_bytes(source, plan))
-    with stages.stage_output(config.output, manifest, figures(plan)) as scratch:
-        apply_plan(source, plan, scratch)
-        plan.save(scratch / PLAN_NAME)
-    print(f"{config.output}:\n" + "\n".join(summary(plan)))
+    require_space(config.output, planned_bytes(source, change))
+    results = figures(change)
+    with stages.stage_output(config.output, manifest, results) as scratch:
+        written, name = _apply(config, source, change, scratch)
+        change.save(scratch / name)
+        results["sha256"] = {**written.sha256, name: file_sha256(scratch / name)}
+        if written.zeros:
+            results["zeros"] = sum(written.zeros.values())
+    print(f"{config.output}:\n" + "\n".join(summary(change)))
+
+
+def _apply(
+    config: PruneConfig, source: Checkpoint, change: PruningPlan | WeightEdit, directory: Path
+) -> tuple[Written, str]:
+    """Write the changed model; return what was written and the name of the change's own file."""
+    if isinstance(change, PruningPlan):
+        return apply_plan(source, change, directory), PLAN_NAME
+    editor = resolve(find_method(change.method).function)(source, config.scores, change)
+    return apply_edit(source, change, editor, directory), EDIT_NAME
 
 
 def describe(config: PruneConfig) -> list[str]:
     """Return the lines that ``bielik prune --dry-run`` adds: sizes, layers and bytes."""
-    source, plan, manifest = _prepare(config)
+    source, change, manifest = _prepare(config)
     done = stages.is_done(config.output, manifest)
-    state = "already done" if done else f"{planned_bytes(source, plan) / 1e9:.3f} GB to write"
-    return [*summary(plan), f"{config.output}: {state}"]
+    state = "already done" if done else f"{planned_bytes(source, change) / 1e9:.3f} GB to write"
+    return [*summary(change), f"{config.output}: {state}"]
 
 
-def target_arch(config: PruneConfig, source: ModelArch) -> ModelArch:
-    """Return `source` with the sizes of the preset, if one is named, and then those given."""
-    sizes: dict[str, Any] = {}
-    if config.target:
-        wanted = preset(config.target)
-        # The head dimension cannot change; taken along, a preset that does not fit is refused.
-        sizes = {name: getattr(wanted, name) for name in (*PRUNABLE, "head_dim")}
-    return source.replace(name=config.target or config.output.name, **(sizes | config.sizes()))
-
-
-def figures(plan: PruningPlan) -> dict[str, Any]:
-    """Return what the manifest tells of a plan: parameters on disk, sizes and kept layers."""
-    before, after = (_parameters(arch) for arch in (plan.source, plan.target))
-    return {
-        "parameters_before": before,
-        "parameters_after": after,
-        "reduction_percent": round(100 * (1 - after / before), 2),
-        "kept_layers": plan.layers,
-        "sizes": {name: getattr(plan.target, name) for name in PRUNABLE},
-    }
-
-
-def summary(plan: PruningPlan) -> list[str]:
-    """Return a few lines for people: what every size becomes, parameters, dropped layers."""
-    values = figures(plan)
-    lines = [
-        f"  {name:<20} {getattr(plan.source, name):>7,} → {getattr(plan.target, name):>7,}"
-        for name in PRUNABLE
-    ]
-    lines.append(
-        f"  parameters on disk   {values['parameters_before']:,} → "
-        f"{values['parameters_after']:,} (−{values['reduction_percent']:.1f} %)"
-    )
-    dropped = sorted(set(range(plan.source.num_layers)) - set(plan.layers))
-    if dropped:
-        lines.append(f"  layers dropped       {', '.join(map(str, dropped[:_SHOWN_LAYERS]))}")
-    return lines
-
-
-def _prepare(config: PruneConfig) -> tuple[Checkpoint, PruningPlan, Manifest]:
+def _prepare(config: PruneConfig) -> tuple[Checkpoint, PruningPlan | WeightEdit, Manifest]:
     source = Checkpoint.open(config.model)
-    scores, path = _load_scores(config, source)
-    plan = select(scores, target_arch(config, source.arch), rescale_norms=config.rescale_norms)
-    inputs = {"model": source.fingerprint(), "scores": file_sha256(path)}
-    return source, plan, stages.describe("prune", config, inputs)
-
-
-def _load_scores(config: PruneConfig, source: Checkpoint) -> tuple[ScoreTable, Path]:
-    path = config.scores / SCORES_NAME if config.scores.is_dir() else config.scores
-    scores = ScoreTable.load(path)
-    if scores.model != source.fingerprint():
-        raise DataError(
-            f"{path}: these scores are of another model ({scores.arch.name}) than {config.model}; "
-            "score this one with `bielik score`"
-        )
-    return scores, path
-
-
-def _parameters(arch: ModelArch) -> int:
-    return sum(row.numel for row in tensor_rows(arch))
+    inputs = {"model": source.fingerprint()}
+    statistics = require_scores(config)
+    if statistics:
+        inputs["scores"] = file_sha256(statistics)
+    structured = find_method(config.method).structured
+    change = plan_change(config, source) if structured else edit_change(config, source)
+    return source, change, stages.describe("prune", config, inputs)

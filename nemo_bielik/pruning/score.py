@@ -1,30 +1,49 @@
-"""The scoring stage: a model and calibration tokens in, a `ScoreTable` out, in one pass."""
+"""The scoring stage: a model and calibration tokens in, the statistics of one method out."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from nemo_bielik.artifacts import SCORES_NAME
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.pruning.methods import STATISTICS, find_method, resolve
+from nemo_bielik.pruning.shearing import ShearingConfig
 from nemo_bielik.stages import describe, is_done
-from nemo_bielik.training import ParallelConfig, Precision, check_layout, tokens_fingerprint
+from nemo_bielik.training import (
+    ParallelConfig,
+    Precision,
+    check_choices,
+    check_layout,
+    tokens_fingerprint,
+)
+
+_MODELOPT = "nemo_bielik.pruning.modelopt_mcore:collect"
 
 
 @dataclass(kw_only=True)
 class ScoreConfig:
-    """Minitron importance of hidden and ffn channels and heads, and Block Influence of layers."""
+    """What a pruning method must know of a model, collected on calibration text."""
 
     model: Path = field(metadata={"help": "model directory to score"})
     data: Path = field(metadata={"help": "calibration tokens made by `bielik tokenize`"})
-    output: Path = field(metadata={"help": f"directory to make; holds {SCORES_NAME}"})
+    output: Path = field(metadata={"help": "directory to make"})
+    method: str = field(
+        default="minitron",
+        metadata={"help": "whose statistics to collect; `bielik methods` lists them"},
+    )
+    engine: Literal["bielik", "modelopt"] = field(
+        default="bielik", metadata={"help": "modelopt: Minitron scores by ModelOpt's own hooks"}
+    )
     samples: int = field(default=1024, metadata={"help": "calibration sequences"})
     sequence_length: int = field(default=4096, metadata={"help": "tokens a sequence"})
     micro_batch_size: int = field(default=1, metadata={"help": "sequences a forward pass"})
     seed: int = field(default=1, metadata={"help": "which sequences are drawn"})
     precision: Precision = "fp32"
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    shearing: ShearingConfig = field(default_factory=ShearingConfig)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("samples", "sequence_length", "micro_batch_size", "seed"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -34,18 +53,36 @@ class ScoreConfig:
                 f"samples is {self.samples}; it must be a multiple of micro_batch_size × "
                 f"parallel.data = {share}"
             )
+        method = find_method(self.method)
+        if not method.statistics:
+            raise ConfigError(
+                f"{self.method} needs no scores: it looks at the weights alone; go on with "
+                f"`bielik prune --method {self.method}`"
+            )
+        if self.engine == "modelopt" and method.statistics != "activations":
+            raise ConfigError(
+                f"engine=modelopt computes Minitron's scores only, not those of {self.method}; "
+                "use engine=bielik"
+            )
 
 
 def score(config: ScoreConfig) -> None:
-    """Score `config.model` on calibration text and write `config.output`."""
+    """Collect the statistics of `config.method` and write `config.output`.
+
+    Raises `ConfigError` for a layout that the model or the text does not fit, `CheckpointError`
+    and `DataError` for a damaged model or no tokens.
+    """
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.sequence_length, checkpoint)
-    fingerprint = checkpoint.fingerprint()
-    inputs = {"model": fingerprint, "data": tokens_fingerprint(config.data)}
+    inputs = {"model": checkpoint.fingerprint(), "data": tokens_fingerprint(config.data)}
     manifest = describe("score", config, inputs, config.seed)
     if is_done(config.output, manifest):
         return
+    collector(config)(config, checkpoint, manifest)
 
-    from nemo_bielik.pruning.minitron_mcore import run_scoring
 
-    run_scoring(config, checkpoint.arch, fingerprint, manifest)
+def collector(config: ScoreConfig) -> Any:
+    """Return the function that collects what `config` asks for; this loads the engine."""
+    if config.engine == "modelopt":
+        return resolve(_MODELOPT)
+    return resolve(STATISTICS[find_method(config.method).statistics].collect)

@@ -1,18 +1,18 @@
-"""Scores and a target architecture → which layers, heads and channels are kept.
+"""Importance and a target architecture → which layers, heads and channels are kept.
 
-The scores are sums of squares over the samples, so the L2 norm of the report's equations 8 and 9
-is taken here, by a square root, after every rank and language has been added up. Ties go to the
-lower index, so that a plan never depends on the sorting algorithm.
+Every structured method ends in an `Importance`; what follows is the same for all of them. Ties go
+to the lower index, so that a plan never depends on the sorting algorithm.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifact_files import Float64
-from nemo_bielik.artifacts import PruningPlan, ScoreTable
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.artifacts import PruningPlan
+from nemo_bielik.errors import ConfigError, DataError
 
 #: What may shrink; `PruneConfig` offers the same five.
 PRUNABLE = (
@@ -33,37 +33,113 @@ _FIXED = (
 )
 
 
-def select(scores: ScoreTable, target: ModelArch, *, rescale_norms: bool = True) -> PruningPlan:
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """What a structured method says of every unit: higher is kept; None where it ranks none.
+
+    Attributes:
+        layers: [layers].
+        hidden: [hidden], one ranking for the whole model.
+        ffn: [layers, ffn].
+        heads: [layers, heads].
+        groups: [layers, query groups]; None: the sum of a group's heads.
+        model: fingerprint of the scored checkpoint.
+    """
+
+    arch: ModelArch
+    layers: Float64 | None = None
+    hidden: Float64 | None = None
+    ffn: Float64 | None = None
+    heads: Float64 | None = None
+    groups: Float64 | None = None
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        arch = self.arch
+        for name, shape in {
+            "layers": (arch.num_layers,),
+            "hidden": (arch.hidden_size,),
+            "ffn": (arch.num_layers, arch.ffn_hidden_size),
+            "heads": (arch.num_layers, arch.num_attention_heads),
+            "groups": (arch.num_layers, arch.num_query_groups),
+        }.items():
+            found = getattr(self, name)
+            if found is not None and (found.shape != shape or np.isnan(found).any()):
+                raise DataError(
+                    f"importance of {name} must be {list(shape)} numbers as {arch.name} calls for; "
+                    f"found {list(found.shape)}{' with NaN' if np.isnan(found).any() else ''}"
+                )
+
+    def kept(self, unit: str, count: int, layer: int | None = None) -> list[int]:
+        """Return the `count` units to keep, ascending; all of them need no ranking."""
+        ranking = getattr(self, unit)
+        size = axis_length(self.arch, unit)
+        if count == size:
+            return list(range(size))
+        if ranking is None:
+            raise ConfigError(
+                f"this method does not rank {_UNIT_NAMES[unit]}, so it cannot keep {count} of "
+                f"{size}; choose another method or leave that size as it is"
+            )
+        return best(ranking if layer is None else ranking[layer], count)
+
+
+_UNIT_NAMES = {
+    "layers": "layers",
+    "hidden": "hidden channels",
+    "ffn": "ffn channels",
+    "heads": "query heads",
+    "groups": "query groups",
+}
+
+
+def axis_length(arch: ModelArch, unit: str) -> int:
+    """Return how many units of a kind a model (or each of its layers) has."""
+    return {
+        "layers": arch.num_layers,
+        "hidden": arch.hidden_size,
+        "ffn": arch.ffn_hidden_size,
+        "heads": arch.num_attention_heads,
+        "groups": arch.num_query_groups,
+    }[unit]
+
+
+def select(
+    importance: Importance,
+    target: ModelArch,
+    *,
+    rescale_norms: bool = True,
+    layers: Sequence[int] | None = None,
+) -> PruningPlan:
     """Return what to keep of the scored model so that it takes the shape of `target`.
 
-    - layers: those of lowest Block Influence go (equation 5);
-    - hidden channels: Σ over the norms of √(sum of squares), one set for the model (equation 8);
-    - ffn channels: √(sum of squares), per layer (equation 9);
-    - heads: the best query groups by the summed importance of their heads, and in each of those
-      the best heads, so that every group keeps as many heads as the others.
+    Layers and hidden channels are ranked over the whole model, ffn channels within their layer.
+    Of heads, the best query groups stay and in each of those the best heads, so that every group
+    keeps as many heads as the others.
 
     `rescale_norms` keeps the function where the cut hidden channels were zero (`norm_scale`).
+    `layers`, if given, are kept instead of those that `importance` ranks highest.
     Raises `ConfigError` if `target` cannot be reached by cutting.
     """
-    source = scores.arch
+    source = importance.arch
     check_target(source, target)
-    layers = best(scores.block_influence(), target.num_layers)
+    kept_layers = importance.kept("layers", target.num_layers) if layers is None else list(layers)
     groups, heads = [], []
-    for layer in layers:
-        kept_groups, kept_heads = _best_heads(np.sqrt(scores.heads[layer]), source, target)
+    for layer in kept_layers:
+        kept_groups, kept_heads = _best_heads(importance, layer, target)
         groups.append(kept_groups)
         heads.append(kept_heads)
     eps = rescaled_eps(source, target) if rescale_norms else source.rms_norm_eps
     return PruningPlan(
         source=source,
         target=target.replace(rms_norm_eps=eps),
-        layers=layers,
-        hidden=best(hidden_importance(scores), target.hidden_size),
-        ffn=[best(np.sqrt(scores.ffn[layer]), target.ffn_hidden_size) for layer in layers],
+        layers=kept_layers,
+        hidden=importance.kept("hidden", target.hidden_size),
+        ffn=[importance.kept("ffn", target.ffn_hidden_size, layer) for layer in kept_layers],
         groups=groups,
         heads=heads,
         rescale_norms=rescale_norms,
-        source_model=scores.model,
+        source_model=importance.model,
     )
 
 
@@ -80,12 +156,6 @@ def keep_everything(arch: ModelArch, model: str = "") -> PruningPlan:
         heads=[list(range(arch.num_attention_heads)) for _ in layers],
         source_model=model,
     )
-
-
-def hidden_importance(scores: ScoreTable) -> Float64:
-    """Return equation 8: L2 over the samples at every norm, summed over the norms, [hidden]."""
-    importance: Float64 = np.sqrt(scores.hidden).sum(axis=0)
-    return importance
 
 
 def norm_scale(source: ModelArch, target: ModelArch) -> float:
@@ -133,12 +203,19 @@ def check_target(source: ModelArch, target: ModelArch) -> None:
 
 
 def _best_heads(
-    importance: Float64, source: ModelArch, target: ModelArch
+    importance: Importance, layer: int, target: ModelArch
 ) -> tuple[list[int], list[int]]:
-    """Return the kept query groups and heads of one layer; `importance` is [heads]."""
+    """Return the kept query groups and heads of one layer."""
+    source = importance.arch
     size = source.heads_per_group
-    by_group = importance.reshape(source.num_query_groups, size)
-    groups = best(by_group.sum(axis=1), target.num_query_groups)
+    if (target.num_query_groups, target.heads_per_group) == (source.num_query_groups, size):
+        return list(range(source.num_query_groups)), list(range(source.num_attention_heads))
+    if importance.heads is None:
+        importance.kept("heads", target.num_attention_heads)  # raises, and says why
+        raise AssertionError("a method that ranks groups ranks heads too")
+    by_group = importance.heads[layer].reshape(source.num_query_groups, size)
+    ranking = by_group.sum(axis=1) if importance.groups is None else importance.groups[layer]
+    groups = best(ranking, target.num_query_groups)
     heads = [
         group * size + head
         for group in groups

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from nemo_bielik.artifact_files import Float64
 from nemo_bielik.artifacts import PruningPlan, ScoreTable
-from nemo_bielik.pruning.select import hidden_importance
+from nemo_bielik.pruning.minitron import hidden_importance
 from nemo_bielik.report import svg
 from nemo_bielik.report.wording import percent
 

@@ -1,21 +1,31 @@
 """Scores agree with the equations in plain transformers, however the model and text are split."""
 
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from engine_room import END_OF_DOCUMENT, STUDENT, VOCAB_SIZE
 from score_reference import expected_scores
 
-from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
+from nemo_bielik.artifacts import SCORES_NAME, PruningPlan, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.errors import BielikError, ConfigError
+from nemo_bielik.errors import BielikError, ConfigError, StorageError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.score import ScoreConfig, score
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.pruning.select import select
+from nemo_bielik.training import ParallelConfig, work_directory
 
 SCORE = "nemo_bielik.pruning.score:score"
 LENGTH, SAMPLES = 32, 8
+LONG = {"samples": 256, "sequence_length": 16, "micro_batch_size": 1}
 ARRAYS = ("hidden", "ffn", "heads", "cosine")
 
 
@@ -49,9 +59,15 @@ def student_table(scored):
 
 
 @pytest.fixture(scope="module")
-def one_by_one(scored, uneven_student):
-    """Five layers, a sample at a time: no split changes what a kernel is given but tensor=2."""
-    return scored(model=uneven_student, micro_batch_size=1)
+def whole(scored, uneven_student):
+    """Five layers in one process; no split but tensor=2 changes what a kernel is given."""
+    return scored(model=uneven_student)
+
+
+@pytest.fixture(scope="module")
+def exact(scored, uneven_student):
+    """The same in float64, where rounding does not hide a mistake."""
+    return scored(model=uneven_student, precision="fp64")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +79,17 @@ def sequences(call, tokens, tmp_path_factory):
     packed = (rows[:, :-1] == END_OF_DOCUMENT).any(dim=1)
     assert packed.sum() > SAMPLES / 2, "few sequences hold several documents"
     return rows
+
+
+def plans(table: ScoreTable) -> list[PruningPlan]:
+    """What is kept of the uneven student along every axis."""
+    targets = (
+        {"num_layers": 3, "hidden_size": 17, "ffn_hidden_size": 11},
+        {"num_attention_heads": 2, "num_query_groups": 2},
+        {"num_attention_heads": 2, "num_query_groups": 1, "num_layers": 4},
+    )
+    importance = from_table(table)
+    return [select(importance, table.arch.replace(**target)) for target in targets]
 
 
 def assert_same(found: ScoreTable, expected: ScoreTable | dict[str, Any], rel: float) -> None:
@@ -99,7 +126,7 @@ def test_grouped_scores_of_another_family_agree_too(scored, make_model, sequence
     assert_same(scored(model=model), expected_scores(model, sequences), 1e-4)
 
 
-@pytest.mark.parametrize(
+SPLITS = pytest.mark.parametrize(
     ("layout", "rel"),
     [
         (ParallelConfig(tensor=2), 1e-5),
@@ -108,11 +135,49 @@ def test_grouped_scores_of_another_family_agree_too(scored, make_model, sequence
     ],
     ids=["tensor=2", "pipeline=2", "data=2"],
 )
-def test_scores_are_the_same_however_the_work_is_split(
-    scored, one_by_one, uneven_student, layout, rel
+
+
+@SPLITS
+def test_scores_and_plan_are_the_same_however_the_work_is_split(
+    scored, whole, uneven_student, layout, rel
 ):
-    found = scored(model=uneven_student, micro_batch_size=1, parallel=layout)
-    assert_same(found, one_by_one, rel)
+    found = scored(model=uneven_student, parallel=layout)
+    assert_same(found, whole, rel)
+    assert plans(found) == plans(whole)
+
+
+def test_tensor_parallel_scores_are_exact_where_rounding_is_not_in_the_way(
+    scored, exact, whole, uneven_student
+):
+    layout = ParallelConfig(tensor=2)
+    assert_same(scored(model=uneven_student, precision="fp64", parallel=layout), exact, 1e-9)
+    assert_same(whole, exact, 1e-4)  # it did compute in another precision
+    assert not np.allclose(whole.hidden, exact.hidden, rtol=1e-9)
+
+
+def test_sequence_shards_are_reduced_before_they_are_squared(call, student):
+    """By hand over the whole sequence, of which each rank saw a half."""
+    arch = Checkpoint.open(student).arch.replace(num_layers=1)
+    widths = {"entering": 24, "attention_norm": 24, "mlp_norm": 24, "leaving": 24}
+    widths |= {"heads": arch.num_attention_heads * arch.head_dim, "ffn": arch.ffn_hidden_size}
+    generator = torch.Generator().manual_seed(1)
+    seen = {
+        name: torch.randn(LENGTH, 3, width, dtype=torch.float64, generator=generator)
+        for name, width in widths.items()
+    }
+    squares = {name: value.abs().mean(dim=0).square().sum(dim=0) for name, value in seen.items()}
+    products = (seen["entering"] * seen["leaving"]).sum(dim=-1)
+    lengths = seen["entering"].norm(dim=-1) * seen["leaving"].norm(dim=-1)
+    expected = {
+        "hidden": torch.stack([squares["attention_norm"], squares["mlp_norm"]]),
+        "ffn": squares["ffn"].unsqueeze(0),
+        "heads": squares["heads"].view(1, arch.num_attention_heads, -1).sum(dim=2),
+        "cosine": (products / lengths).sum().unsqueeze(0),
+    }
+    layout = ParallelConfig(tensor=2)
+    for found in call("score_cases:sums_of_shards", arch, seen, parallel=layout):
+        for name in ARRAYS:
+            np.testing.assert_allclose(found[name], expected[name].numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, SAMPLES])
@@ -133,6 +198,83 @@ def test_a_layer_that_adds_nothing_has_no_influence(scored, make_model, edit_wei
     influence = scored(model=model).block_influence()
     assert abs(influence[2]) < 1e-6
     assert np.delete(influence, 2).min() > 1e-3
+
+
+# --- stopped and continued
+
+
+@pytest.fixture(scope="module")
+def long_settings(student, tokens, tmp_path_factory):
+    """Micro-batches enough to be stopped among them: parts end after 64, 128, 192 and 256."""
+    output = tmp_path_factory.mktemp("long") / "output"
+    return {"model": student, "data": tokens, "output": output} | LONG
+
+
+@pytest.fixture(scope="module")
+def killed(long_settings):
+    """The work of a run that was killed outright, once it had kept something."""
+    output, work = long_settings["output"], work_directory(long_settings["output"])
+    words = [f"--{name}={long_settings[name]}" for name in ("model", "data", "output")]
+    words += [f"{name}={value}" for name, value in LONG.items()]
+    command = [sys.executable, "-W", "ignore", "-m", "nemo_bielik", "score", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 240
+    try:
+        while not (work / SCORES_NAME).is_file():
+            assert process.poll() is None and time.monotonic() < deadline, "kept nothing"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        said = process.communicate(timeout=60)[0]
+    assert not output.exists(), said
+    shutil.copytree(work, work.with_name("killed"))
+    return work.with_name("killed")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scored):
+    return scored(**LONG)
+
+
+@pytest.fixture
+def continued(lanes, long_settings, killed):
+    """Return a function that runs the killed command again, with some settings changed."""
+    output = long_settings["output"]
+    work = work_directory(output)
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(killed, work)
+
+    def run(**changes: Any) -> ScoreTable:
+        lanes.run(SCORE, ScoreConfig(**long_settings | changes))
+        return ScoreTable.load(output / SCORES_NAME)
+
+    yield run
+    shutil.rmtree(output, ignore_errors=True)
+
+
+def test_a_killed_run_continues_bit_for_bit(continued, killed, undisturbed):
+    kept = ScoreTable.load(killed / SCORES_NAME)
+    assert kept.samples < undisturbed.samples
+    found = continued()
+    for name in ARRAYS:
+        assert np.array_equal(getattr(found, name), getattr(undisturbed, name)), name
+    assert (found.samples, found.tokens) == (undisturbed.samples, undisturbed.tokens)
+
+
+def test_a_killed_run_continues_on_another_layout(continued, long_settings, killed, undisturbed):
+    path = work_directory(long_settings["output"]) / SCORES_NAME
+    kept = ScoreTable.load(path)
+    dataclasses.replace(kept, ffn=kept.ffn + 1).save(path)  # shows that it is not computed again
+    found = continued(parallel=ParallelConfig(data=2))
+    assert_same(dataclasses.replace(found, ffn=found.ffn - 1), undisturbed, 1e-12)
+    assert found.samples == undisturbed.samples
+
+
+def test_the_unfinished_work_of_another_recipe_is_refused(continued, killed, long_settings):
+    with pytest.raises(StorageError, match="another seed, setting seed; remove it") as caught:
+        continued(seed=2)
+    assert "\n" not in str(caught.value)
+    assert not long_settings["output"].exists()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,11 @@ from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.cli import main
 from nemo_bielik.errors import BielikError, ConfigError, DataError, StorageError
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.pruning.prune import PruneConfig, describe, prune, target_arch
+from nemo_bielik.planner.parameters import is_linear
+from nemo_bielik.pruning.change import target_arch
+from nemo_bielik.pruning.prune import PruneConfig, describe, prune
+from nemo_bielik.tensor_files import StoredTensor
+from nemo_bielik.tensors import tensor_rows
 
 
 @pytest.fixture
@@ -147,8 +151,7 @@ def test_a_weight_that_is_not_a_number_leaves_nothing(
         weights["lm_head.weight"][0, 0] = float("inf")  # the last tensor: all others are written
     source = Checkpoint.open(model)
     random_scores(source.arch, source.fingerprint()).save(tmp_path / "scores.safetensors")
-    scores = tmp_path / "scores.safetensors"
-    refused(BielikError, "lm_head.weight holds NaN", model=model, scores=scores, num_layers=3)
+    refused(BielikError, "lm_head.weight holds NaN", model=model, scores=tmp_path, num_layers=3)
 
 
 def test_a_full_disk_is_noticed_before_the_work(model, scores, refused, monkeypatch):
@@ -170,7 +173,7 @@ def test_interruption_leaves_nothing(model, scores, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Checkpoint, "read", interrupted)
+    monkeypatch.setattr(StoredTensor, "row_blocks", interrupted)
     (tmp_path / "outputs").mkdir()
     config = PruneConfig(
         model=model, scores=scores, output=tmp_path / "outputs" / "small", num_layers=3
@@ -189,3 +192,13 @@ def test_the_command_prunes_and_reports_errors_in_one_line(model, scores, tmp_pa
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ")
     assert "\n" not in error
+
+
+def test_single_weights_are_zeroed_and_counted(model, tmp_path, logits):
+    output = tmp_path / "sparse"
+    prune(PruneConfig(model=model, output=output, method="magnitude", pattern="2:4"))
+    results = Manifest.load(output).results
+    weights = sum(row.numel for row in tensor_rows(Checkpoint.open(model).arch) if is_linear(row))
+    assert results["zeros"] == weights // 2
+    assert set(results["sha256"]) >= {"model.safetensors", "weight_edit.json", "config.json"}
+    assert logits(output).shape == (2, 8, 48)

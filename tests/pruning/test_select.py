@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from nemo_bielik.arch import BIELIK_11B_V3, EXPERIMENTS, ModelArch
 from nemo_bielik.artifacts import ScoreTable
-from nemo_bielik.errors import ConfigError
-from nemo_bielik.pruning.select import best, keep_everything, select
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.pruning.minitron import from_table
+from nemo_bielik.pruning.select import Importance, best, keep_everything, select
 
 ARCH = ModelArch(
     name="hand",
@@ -45,48 +46,48 @@ def hand_table() -> ScoreTable:
 
 
 def test_hidden_channels_sum_the_norms_of_every_normalisation():
-    plan = select(hand_table(), ARCH.replace(hidden_size=2))
+    plan = select(from_table(hand_table()), ARCH.replace(hidden_size=2))
     assert plan.hidden == [2, 3]
 
 
 def test_ffn_channels_are_chosen_per_layer_and_ties_keep_the_lower_index():
-    plan = select(hand_table(), ARCH.replace(ffn_hidden_size=2))
+    plan = select(from_table(hand_table()), ARCH.replace(ffn_hidden_size=2))
     assert plan.ffn == [[1, 2], [0, 1]]
 
 
 def test_the_layer_that_changes_least_goes():
-    plan = select(hand_table(), ARCH.replace(num_layers=1))
+    plan = select(from_table(hand_table()), ARCH.replace(num_layers=1))
     assert plan.layers == [1]  # cosine 0.9 against 0.2
     assert plan.heads == [[0, 1, 2, 3]]
 
 
 def test_heads_are_ranked_within_their_query_group():
-    plan = select(hand_table(), ARCH.replace(num_attention_heads=2))
+    plan = select(from_table(hand_table()), ARCH.replace(num_attention_heads=2))
     assert plan.groups == [[0, 1], [0, 1]]
     assert plan.heads == [[0, 2], [1, 2]]
 
 
 def test_query_groups_are_ranked_by_the_sum_of_their_heads():
-    plan = select(hand_table(), ARCH.replace(num_attention_heads=2, num_query_groups=1))
+    plan = select(from_table(hand_table()), ARCH.replace(num_attention_heads=2, num_query_groups=1))
     assert plan.groups == [[1], [0]]
     assert plan.heads == [[2, 3], [0, 1]]
 
 
 def test_eps_follows_the_hidden_size_only_with_rescaling():
     target = ARCH.replace(hidden_size=2)
-    assert select(hand_table(), target).target.rms_norm_eps == pytest.approx(2e-5)
-    assert select(hand_table(), target, rescale_norms=False).target.rms_norm_eps == 1e-5
-    assert select(hand_table(), ARCH.replace(num_layers=1)).target.rms_norm_eps == 1e-5
+    assert select(from_table(hand_table()), target).target.rms_norm_eps == pytest.approx(2e-5)
+    assert select(from_table(hand_table()), target, rescale_norms=False).target.rms_norm_eps == 1e-5
+    assert select(from_table(hand_table()), ARCH.replace(num_layers=1)).target.rms_norm_eps == 1e-5
 
 
 def test_the_whole_model_selects_everything(random_scores):
-    assert select(hand_table(), ARCH) == keep_everything(ARCH, "fingerprint")
+    assert select(from_table(hand_table()), ARCH) == keep_everything(ARCH, "fingerprint")
 
 
 def test_every_candidate_of_the_report_is_reachable(random_scores):
     scores = random_scores(BIELIK_11B_V3)
     for target in EXPERIMENTS.values():
-        plan = select(scores, target)
+        plan = select(from_table(scores), target)
         assert len(plan.layers) == len(plan.ffn) == target.num_layers
         assert {len(kept) for kept in plan.ffn} == {target.ffn_hidden_size}
         assert len(plan.hidden) == target.hidden_size
@@ -112,7 +113,7 @@ def test_heads_equal_brute_force_over_all_uniform_choices(per_group, groups, see
     roots = np.random.default_rng(seed).uniform(0, 1, (2, arch.num_attention_heads))
     table = replace(hand_table(), arch=arch, heads=roots**2)
     plan = select(
-        table,
+        from_table(table),
         arch.replace(
             num_attention_heads=kept_groups * kept_per_group, num_query_groups=kept_groups
         ),
@@ -150,7 +151,7 @@ def test_heads_equal_brute_force_over_all_uniform_choices(per_group, groups, see
 )
 def test_an_unreachable_target_is_refused_in_one_line(changes, words):
     with pytest.raises(ConfigError) as caught:
-        select(hand_table(), ARCH.replace(**changes))
+        select(from_table(hand_table()), ARCH.replace(**changes))
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -160,3 +161,30 @@ def test_an_unreachable_target_is_refused_in_one_line(changes, words):
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ConfigError, match="multiple"):
         ARCH.replace(num_attention_heads=3)
+
+
+def test_a_size_that_nothing_ranks_cannot_be_cut():
+    only_layers = Importance(arch=ARCH, layers=np.array([1.0, 2.0]))
+    assert select(only_layers, ARCH.replace(num_layers=1)).layers == [1]
+    for change in ({"hidden_size": 2}, {"ffn_hidden_size": 1}, {"num_attention_heads": 2}):
+        with pytest.raises(ConfigError, match="does not rank") as caught:
+            select(only_layers, ARCH.replace(**change))
+        assert "\n" not in str(caught.value)
+
+
+def test_groups_of_their_own_rank_before_the_sum_of_heads():
+    importance = replace(from_table(hand_table()), groups=np.array([[2.0, 1.0], [1.0, 2.0]]))
+    plan = select(importance, ARCH.replace(num_attention_heads=2, num_query_groups=1))
+    assert plan.groups == [[0], [1]]
+
+
+def test_layers_can_be_chosen_elsewhere():
+    plan = select(from_table(hand_table()), ARCH.replace(num_layers=1), layers=[0])
+    assert plan.layers == [0]
+    assert len(plan.ffn) == 1
+
+
+@pytest.mark.parametrize("wrong", [np.ones(3), np.array([1.0, np.nan])])
+def test_importance_of_another_shape_or_no_number_is_refused(wrong):
+    with pytest.raises(DataError, match="importance of layers"):
+        Importance(arch=ARCH, layers=wrong)

@@ -2,20 +2,24 @@
 
 import json
 from dataclasses import replace
+from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from nemo_bielik import tensor_files
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.artifacts import PruningPlan
+from nemo_bielik.artifacts import PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter
-from nemo_bielik.errors import CheckpointError, ConfigError, DataError
+from nemo_bielik.errors import CheckpointError, DataError
+from nemo_bielik.files import file_sha256
+from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.select import keep_everything, select
-from nemo_bielik.pruning.slice import apply_plan, planned_bytes
-from nemo_bielik.tensors import axis_sizes, tensor_rows
+from nemo_bielik.pruning.slice import apply_edit, apply_plan, planned_bytes, planned_hashes
+from nemo_bielik.tensors import tensor_rows
 
 HEAD_DIM = 6  # of conftest's tiny model
 LAYERS = range(4)
@@ -25,7 +29,11 @@ def sliced(source_directory, plan, tmp_path, **settings):
     """Apply `plan` below `tmp_path` and return the new checkpoint."""
     directory = tmp_path / "sliced"
     directory.mkdir()
-    return apply_plan(Checkpoint.open(source_directory), plan, directory, **settings)
+    return apply_plan(Checkpoint.open(source_directory), plan, directory, **settings).checkpoint
+
+
+def bytes_in(directory):
+    return sum(path.stat().st_size for path in directory.iterdir())
 
 
 def plan_for(directory, random_scores, scores=None, rescale_norms=True, **sizes):
@@ -34,7 +42,7 @@ def plan_for(directory, random_scores, scores=None, rescale_norms=True, **sizes)
     table = random_scores(arch)
     for name, edit in (scores or {}).items():
         edit(getattr(table, name))
-    return select(table, arch.replace(**sizes), rescale_norms=rescale_norms)
+    return select(from_table(table), arch.replace(**sizes), rescale_norms=rescale_norms)
 
 
 def close(left, right, tolerance=1e-5):
@@ -58,7 +66,7 @@ def test_keeping_everything_gives_equal_bytes(make_model, tmp_path, family, tied
     for name in source.tensors:
         assert result.read(name).numpy().tobytes() == source.read(name).numpy().tobytes()
     assert result.arch.replace(name="") == source.arch.replace(name="")
-    assert planned_bytes(source, keep_everything(source.arch)) == source.num_bytes
+    assert planned_bytes(source, keep_everything(source.arch)) == bytes_in(result.directory)
 
 
 def test_cutting_zero_ffn_channels_keeps_the_logits(
@@ -195,7 +203,6 @@ def test_bfloat16_stays_bfloat16(make_model, random_scores, tmp_path):
     plan = plan_for(directory, random_scores, hidden_size=16)
     result = sliced(directory, plan, tmp_path)
     assert {tensor.dtype for tensor in result.tensors.values()} == {"BF16"}
-    assert planned_bytes(Checkpoint.open(directory), plan) == result.num_bytes
     assert AutoModelForCausalLM.from_pretrained(result.directory, dtype="auto").dtype == (
         torch.bfloat16
     )
@@ -234,103 +241,102 @@ def cuts(draw):
     return arch, target
 
 
-def numbered_checkpoint(arch, directory):
-    """Write a checkpoint whose every element is a different whole number."""
-    writer, start = CheckpointWriter(directory, arch.to_hf_config()), 1
+def random_checkpoint(arch, directory, dtype, seed, shard_bytes):
+    """Write a checkpoint of random weights, a shard at most `shard_bytes` long."""
+    writer = CheckpointWriter(directory, arch.to_hf_config(), shard_bytes)
+    generator = torch.Generator().manual_seed(seed)
     for row in tensor_rows(arch):
-        values = torch.arange(start, start + row.numel, dtype=torch.float64)
-        writer.add(row.name, values.reshape(row.shape))
-        start += row.numel
+        writer.add(row.name, torch.randn(row.shape, generator=generator).to(dtype))
     writer.finish()
     return Checkpoint.open(directory)
 
 
-def reference(source, plan, name, target_layer):
-    """Cut one tensor with numpy: one boolean mask per dimension, built head by head."""
-    arch, sizes = plan.source, axis_sizes(plan.source)
-    row = next(row for row in tensor_rows(arch) if row.name == name)
-
-    def mask(axis):
-        units = {"hidden": plan.hidden}
-        if target_layer is not None:
-            units["ffn"] = plan.ffn[target_layer]
-            units["heads"] = plan.heads[target_layer]
-            units["groups"] = plan.groups[target_layer]
-        width = arch.head_dim if axis in ("heads", "groups") else 1
-        return [axis not in units or place // width in units[axis] for place in range(sizes[axis])]
-
-    return source.read(name).numpy()[np.ix_(*(mask(axis) for axis in row.axes))]
+def loaded(directory):
+    """Read all weights by the safetensors library."""
+    return {
+        name: tensor
+        for path in directory.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
 
 
-@settings(max_examples=25, deadline=None)
-@given(cut=cuts(), seed=st.integers(0, 99))
-def test_every_tensor_equals_an_independent_cut(random_scores, tmp_path_factory, cut, seed):
+def reference(weights, plan, row):
+    """Cut one tensor with torch, one dimension after the other; indices built head by head."""
+    name, layer = row.name, row.layer
+    if layer is not None:
+        name = name.replace(f".{layer}.", f".{plan.layers[layer]}.", 1)
+    tensor = weights[name]
+    for dim, axis in enumerate(row.axes):
+        if axis == "vocab":
+            continue
+        kept = plan.hidden if axis == "hidden" else getattr(plan, axis)[layer]
+        if axis in ("heads", "groups"):
+            size = plan.source.head_dim
+            kept = [head * size + place for head in kept for place in range(size)]
+        tensor = tensor.index_select(dim, torch.tensor(kept))
+    hidden, kept_hidden = plan.source.hidden_size, plan.target.hidden_size
+    if "norm" in name and plan.rescale_norms and kept_hidden < hidden:
+        tensor = (tensor.double() * (hidden / kept_hidden) ** 0.5).to(tensor.dtype)
+    return tensor
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    cut=cuts(),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
+    rescale=st.booleans(),
+    shards=st.tuples(st.sampled_from([300, 10**9]), st.sampled_from([300, 10**9])),
+    block_bytes=st.sampled_from([1, 30, 10**6]),
+)
+def test_every_tensor_equals_an_independent_cut(
+    random_scores, tmp_path_factory, cut, seed, dtype, rescale, shards, block_bytes
+):
     arch, target = cut
     place = tmp_path_factory.mktemp("drawn")
     (place / "source").mkdir()
-    source = numbered_checkpoint(arch, place / "source")
-    plan = select(random_scores(arch, source.fingerprint(), seed), target, rescale_norms=False)
-    result = sliced(place / "source", plan, place)
-    assert result.num_bytes == planned_bytes(source, plan)
+    source = random_checkpoint(arch, place / "source", dtype, seed, shards[0])
+    importance = from_table(random_scores(arch, source.fingerprint(), seed))
+    plan = select(importance, target, rescale_norms=rescale)
+    with mock.patch.object(tensor_files, "BLOCK_BYTES", block_bytes):
+        result = sliced(source.directory, plan, place, shard_bytes=shards[1])
+    weights, made = loaded(source.directory), loaded(result.directory)
+    assert made.keys() == {row.name for row in tensor_rows(plan.target)}
     for row in tensor_rows(plan.target):
-        name = row.name
-        if row.layer is not None:
-            name = name.replace(f".{row.layer}.", f".{plan.layers[row.layer]}.", 1)
-        np.testing.assert_array_equal(
-            result.read(row.name).numpy(), reference(source, plan, name, row.layer)
-        )
+        wanted = reference(weights, plan, row)
+        assert made[row.name].dtype == dtype
+        assert torch.equal(made[row.name], wanted)
+
+
+@settings(max_examples=10, deadline=None)
+@given(cut=cuts(), seed=st.integers(0, 99), shard_bytes=st.sampled_from([100, 10**9]))
+def test_bytes_and_hashes_are_known_without_writing(
+    random_scores, tmp_path_factory, cut, seed, shard_bytes
+):
+    arch, target = cut
+    place = tmp_path_factory.mktemp("drawn")
+    (place / "source").mkdir()
+    source = random_checkpoint(arch, place / "source", torch.bfloat16, seed, shard_bytes)
+    plan = select(from_table(random_scores(arch, source.fingerprint(), seed)), target)
+    planned, hashes = planned_bytes(source, plan), planned_hashes(source, plan)
+    assert sorted(place.iterdir()) == [source.directory]
+    (place / "sliced").mkdir()
+    written = apply_plan(source, plan, place / "sliced")
+    assert bytes_in(place / "sliced") == planned
+    files = {path.name: file_sha256(path) for path in (place / "sliced").iterdir()}
+    assert written.sha256 == hashes == files
 
 
 @settings(max_examples=25, deadline=None)
 @given(cut=cuts(), seed=st.integers(0, 99))
 def test_plans_are_ascending_and_survive_a_round_trip(random_scores, tmp_path_factory, cut, seed):
     arch, target = cut
-    plan = select(random_scores(arch, "", seed), target)
+    plan = select(from_table(random_scores(arch, "", seed)), target)
     for kept in (plan.layers, plan.hidden, *plan.ffn, *plan.heads, *plan.groups):
         assert list(kept) == sorted(set(kept))
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     plan.save(path)
     assert PruningPlan.load(path) == plan
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"source_model": "of another model"}, "other weights"),
-        ({"layers": [0, 1, 2]}, "layers keeps 3, but the target calls for 4"),
-        ({"layers": [0, 1, 3, 2]}, "layers must be ascending indices between 0 and 3"),
-        ({"hidden": list(range(1, 25))}, "hidden must be ascending indices between 0 and 23"),
-        ({"ffn": [list(range(20))] * 3}, "ffn covers 3 layers, not 4"),
-        ({"groups": [[0, 1]] * 4}, "groups of layer 0 keeps 2"),
-    ],
-)
-def test_an_inconsistent_plan_is_refused_before_anything_is_written(
-    make_model, tmp_path, changes, words
-):
-    directory = make_model()
-    plan = replace(keep_everything(Checkpoint.open(directory).arch), **changes)
-    with pytest.raises(DataError, match=words) as caught:
-        sliced(directory, plan, tmp_path)
-    assert "\n" not in str(caught.value)
-    assert list((tmp_path / "sliced").iterdir()) == []
-
-
-def test_heads_outside_their_groups_are_refused(make_model, random_scores, tmp_path):
-    directory = make_model()
-    plan = plan_for(directory, random_scores, num_attention_heads=3)
-    plan = replace(plan, heads=[[0, 1, 2]] * 4)  # two heads of group 0, none of group 2
-    with pytest.raises(DataError, match="must lie in its kept query groups, 1 in each"):
-        sliced(directory, plan, tmp_path)
-
-
-def test_a_plan_for_another_architecture_is_refused(make_model, tmp_path):
-    directory = make_model()
-    arch = Checkpoint.open(directory).arch
-    with pytest.raises(DataError, match="another architecture"):
-        sliced(directory, keep_everything(arch.replace(rope_theta=5.0)), tmp_path)
-    with pytest.raises(ConfigError, match="vocab_size"):
-        plan = replace(keep_everything(arch), target=arch.replace(vocab_size=4))
-        planned_bytes(Checkpoint.open(directory), plan)
 
 
 def test_not_a_number_is_refused(make_model, edit_weights, tmp_path):
@@ -342,6 +348,17 @@ def test_not_a_number_is_refused(make_model, edit_weights, tmp_path):
         sliced(directory, plan, tmp_path)
 
 
+def test_a_norm_that_outgrows_its_type_is_refused(make_model, random_scores, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(make_model(), dtype=torch.float16)
+    model.model.norm.weight.data.fill_(60_000.0)
+    model.save_pretrained(tmp_path / "source")
+    plan = plan_for(tmp_path / "source", random_scores, hidden_size=12)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight times 1\.414 exceeds F16"):
+        sliced(tmp_path / "source", plan, tmp_path)
+
+
 def test_fields_per_layer_follow_the_kept_layers(make_model, random_scores, tmp_path):
     directory = make_model()
     config = json.loads((directory / "config.json").read_text())
@@ -350,3 +367,84 @@ def test_fields_per_layer_follow_the_kept_layers(make_model, random_scores, tmp_
     plan = plan_for(directory, random_scores, num_layers=2)
     result = sliced(directory, plan, tmp_path)
     assert result.config["layer_types"] == [config["layer_types"][layer] for layer in plan.layers]
+
+
+def edit_of(source, **changes):
+    values = {"arch": source.arch, "method": "magnitude", "sparsity": 0.5} | changes
+    return WeightEdit(source_model=source.fingerprint(), **values)
+
+
+def edited(source, editor, directory, **settings):
+    directory.mkdir()
+    return apply_edit(source, edit_of(source), editor, directory, **settings)
+
+
+@pytest.mark.parametrize("shard", ["5GB", "4KB"])
+def test_an_edit_that_changes_nothing_gives_the_same_weights(make_model, tmp_path, shard):
+    source = Checkpoint.open(make_model(shard=shard))
+    seen = []
+
+    def unchanged(row, weight):
+        seen.append(row.name)
+        return weight
+
+    written = edited(source, unchanged, tmp_path / "edited", shard_bytes=3000)
+    assert written.checkpoint.fingerprint() != ""
+    weights = loaded(source.directory)
+    made = loaded(tmp_path / "edited")
+    assert made.keys() == weights.keys()
+    assert all(torch.equal(made[name], weights[name]) for name in weights)
+    suffixes = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert [(name.split(".")[2], name.split(".")[4]) for name in seen] == [
+        (str(layer), suffix) for layer in LAYERS for suffix in suffixes
+    ]
+    assert set(written.zeros.values()) == {0}
+    assert written.checkpoint.config == source.config
+
+
+def test_an_edit_changes_the_projections_and_counts_their_zeros(make_model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(make_model(), dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "source")
+    source = Checkpoint.open(tmp_path / "source")
+
+    def first_row(row, weight):
+        changed = weight.clone()
+        changed[0] = -0.0 if row.layer == 1 else 0.0
+        return changed
+
+    written = edited(source, first_row, tmp_path / "edited")
+    weights, made = loaded(source.directory), loaded(tmp_path / "edited")
+    for name, weight in weights.items():
+        projection = name.endswith("_proj.weight")
+        assert (name in written.zeros) is projection
+        assert torch.equal(made[name][1:], weight[1:])
+        if projection:
+            assert not made[name][0].any()
+            assert written.zeros[name] == int((made[name] == 0).sum()) >= weight.shape[1]
+    sizes = planned_bytes(source, edit_of(source))
+    assert sizes == bytes_in(tmp_path / "edited")
+    files = {path.name: file_sha256(path) for path in (tmp_path / "edited").iterdir()}
+    assert written.sha256 == files
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_an_edit_that_gives_no_numbers_is_refused(make_model, tmp_path, value):
+    source = Checkpoint.open(make_model())
+
+    def damage(row, weight):
+        return weight.index_fill(1, torch.tensor([2]), value) if row.layer == 2 else weight
+
+    with pytest.raises(CheckpointError, match=r"magnitude made NaN .*layers\.2\.self_attn\.q_proj"):
+        edited(source, damage, tmp_path / "edited")
+
+
+def test_an_edit_of_another_model_is_refused(make_model, tmp_path):
+    source, other = (Checkpoint.open(make_model(seed=seed)) for seed in (0, 1))
+    with pytest.raises(DataError, match="other weights"):
+        apply_edit(source, edit_of(other), lambda row, weight: weight, tmp_path)
+    edit = edit_of(source, arch=source.arch.replace(rope_theta=5.0))
+    with pytest.raises(DataError, match="another architecture"):
+        apply_edit(source, edit, lambda row, weight: weight, tmp_path)
+    assert list(tmp_path.iterdir()) == []

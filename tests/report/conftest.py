@@ -18,6 +18,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifacts import PLAN_NAME, SCORES_NAME, PruningPlan, ScoreTable
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.planner.parameters import reduction_percent
+from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.select import select
 from nemo_bielik.runs import Run
 from nemo_bielik.tensors import tensor_rows
@@ -70,7 +71,7 @@ def synthetic_scores() -> ScoreTable:
 
 
 def synthetic_plan() -> PruningPlan:
-    return select(synthetic_scores(), TARGET)
+    return select(from_table(synthetic_scores()), TARGET)
 
 
 def write_run(root: Path) -> Path:
