@@ -12,6 +12,7 @@ from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import stage_output
 from nemo_bielik.training import (
+    LoraConfig,
     OptimConfig,
     ParallelConfig,
     TrainConfig,
@@ -59,6 +60,9 @@ def refusal(action):
                 "seed",
             )
         ),
+        (LoraConfig, "lora.", "rank", -1, "0 (off) or more"),
+        (LoraConfig, "lora.", "alpha", 0.0, "finite and above 0"),
+        (LoraConfig, "lora.", "alpha", NAN, "finite and above 0"),
         (TrainSettings, "", "eval_interval", -1, "0 (never) or more"),
         (TrainSettings, "", "save_interval", -1, "0 (never) or more"),
     ],
@@ -124,6 +128,18 @@ def test_warm_up_ends_before_the_run_does():
     TrainSettings(iters=11, optim=OptimConfig(warmup_iters=10))
 
 
+def test_tensor_ranks_share_the_rank_of_adapters():
+    settings = {"lora": LoraConfig(rank=6), "optim": OptimConfig(warmup_iters=0)}
+    message = refusal(lambda: TrainSettings(**settings, parallel=ParallelConfig(tensor=4)))
+    assert message == "lora.rank is 6; it must be a multiple of parallel.tensor (4)"
+    TrainSettings(**settings, parallel=ParallelConfig(tensor=3))
+
+
+def test_adapters_would_fill_the_zeros_that_are_to_be_kept():
+    message = refusal(lambda: TrainSettings(lora=LoraConfig(rank=8), keep_zeros=True))
+    assert message.startswith("lora.rank and keep_zeros exclude each other")
+
+
 def test_tokens_are_steps_times_sequences_times_length():
     settings = TrainSettings(
         iters=7,
@@ -145,6 +161,8 @@ def test_fields_build_the_same_settings_again(tmp_path):
         eval_iters=3,
         save_interval=25,
         keep="best",
+        keep_zeros=True,
+        lora=LoraConfig(alpha=8.0),  # a rank would exclude keep_zeros
         precision="bf16",
         seed=4,
         optim=OptimConfig(max_lr=1e-3, min_lr=1e-4),

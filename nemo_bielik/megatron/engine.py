@@ -33,6 +33,7 @@ from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import PackedText, require_packable
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
 from nemo_bielik.megatron.cpu import on_cpu
+from nemo_bielik.megatron.lora import adapt
 from nemo_bielik.megatron.model import (
     distributed_session,
     model_provider,
@@ -41,6 +42,7 @@ from nemo_bielik.megatron.model import (
     quiet,
 )
 from nemo_bielik.megatron.objectives import Objective
+from nemo_bielik.megatron.sparse import keep_zeros
 from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue
 from nemo_bielik.stages import is_done, stage_output
 from nemo_bielik.training import TrainConfig, work_directory
@@ -72,9 +74,14 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     if config.keep == "best":
         callbacks.append(BestWeights(bridge, config.model, work / "best"))
     provider = model_provider(bridge, config.parallel, config.precision, config.sequence_length)
+    if config.keep_zeros:
+        callbacks.insert(0, keep_zeros(provider))
     provider = objective.prepare(provider, config)
+    container = _container(config, provider, work)
+    if config.lora.rank:
+        adapt(container, config.lora, config.seed)
     with _divergence_explained():
-        pretrain(_container(config, provider, work), objective, callbacks=callbacks)
+        pretrain(container, objective, callbacks=callbacks)
 
 
 def _container(config: TrainConfig, provider: Any, work: Path) -> ConfigContainer:
