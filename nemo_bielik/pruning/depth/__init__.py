@@ -1,0 +1,1 @@
+"""Which layers can go: five ways to choose them, how far they agree, and what each costs."""
