@@ -81,8 +81,8 @@ class Scale:
 
     def ticks(self, wanted: int = 5) -> list[float]:
         """Return about `wanted` round values within the scale."""
-        if self.is_log:
-            return _log_ticks(self.low, self.high, wanted)
+        if self.is_log and len(ticks := _log_ticks(self.low, self.high, wanted)) > 2:
+            return ticks
         step = round_step((self.high - self.low) / wanted)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -132,13 +132,18 @@ def _bar(x: float, y: float, size: float) -> Markup:
     return segment(x, y - size * 1.2, x, y + size * 1.2)
 
 
+_SQUARE = _polygon((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85))
+_TRIANGLE = _polygon((0, -1.05), (1.1, 0.9), (-1.1, 0.9))
 _SHAPES: dict[str, Callable[[float, float, float], Markup]] = {
     TEACHER: _polygon((0, -1.15), (1.15, 0), (0, 1.15), (-1.15, 0)),
     PRUNED: _cross,
     DISTILLED: _circle,
-    LABEL_TRAINED: _polygon((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)),
-    FROM_SCRATCH: _polygon((0, -1.05), (1.1, 0.9), (-1.1, 0.9)),
+    LABEL_TRAINED: _SQUARE,
+    FROM_SCRATCH: _TRIANGLE,
     "baseline": _bar,
+    "structured": _circle,
+    "unstructured": _TRIANGLE,
+    "pattern": _SQUARE,
 }
 
 
