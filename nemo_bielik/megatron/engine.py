@@ -43,7 +43,7 @@ from nemo_bielik.megatron.model import (
 )
 from nemo_bielik.megatron.objectives import Objective
 from nemo_bielik.megatron.sparse import keep_zeros
-from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue
+from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_sharded_adam
 from nemo_bielik.stages import is_done, stage_output
 from nemo_bielik.training import TrainConfig, work_directory
 
@@ -65,6 +65,7 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
 
 def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     install_checkpoint_queue()
+    install_sharded_adam()
     require_packable(config.micro_batch_size, config.parallel.pipeline)
     bridge = open_bridge(config.model)
     callbacks: list[Callback] = [

@@ -181,6 +181,8 @@ def inference_model(
     with distributed_session():
         bridge = open_bridge(directory)
         provider = model_provider(bridge, parallel, precision, sequence_length)
+        # where it is on, Transformer Engine writes gradients to buffers that only training has
+        provider.gradient_accumulation_fusion = False
         provider.finalize()
         provider.initialize_model_parallel(seed=1)
         model = provider.provide_distributed_model(wrap_with_ddp=False)

@@ -87,6 +87,48 @@ def install_checkpoint_queue() -> None:
         writer._results_queue = queue.Queue()
 
 
+def install_sharded_adam() -> None:
+    """Let a data-parallel run resume where Adam is torch's own.
+
+    Without Transformer Engine and Apex, Megatron-Core 0.16's distributed optimizer asks torch's
+    Adam for its step count before there is any when it loads a checkpoint, and fails; and it gives
+    all parameters one and the same count, which every step then raises once a parameter. Remove
+    when `DistributedOptimizer` loads what it saves with ``HAVE_APEX_OR_TE`` False.
+    """
+    module: Any = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
+    optimizer = module.DistributedOptimizer
+    if module.HAVE_APEX_OR_TE or getattr(optimizer, "_bielik_sharded_adam", False):
+        return
+    sharded_state_dict, load_state_dict = optimizer.sharded_state_dict, optimizer.load_state_dict
+
+    @functools.wraps(sharded_state_dict)
+    def sharded(self: Any, model: Any, is_loading: bool = False, *args: Any, **kw: Any) -> Any:
+        if is_loading and not self.optimizer.state:
+            self._init_optimizer_states_with_dummy_values()
+        return sharded_state_dict(self, model, is_loading, *args, **kw)
+
+    @functools.wraps(load_state_dict)
+    def load(self: Any, state_dict: Any) -> None:
+        step = state_dict["optimizer"]["param_groups"][0]["step"]
+        load_state_dict(self, state_dict)
+        for state in self.optimizer.state.values():
+            state["step"] = state["step"].new_tensor(step)
+
+    optimizer.sharded_state_dict, optimizer.load_state_dict = sharded, load
+    optimizer._bielik_sharded_adam = True
+
+
+def install_peft_layers() -> None:
+    """Let adapters wrap plain layers where Transformer Engine is absent.
+
+    Megatron-Core 0.16 has names, some of them None, for the layers of an absent Transformer
+    Engine; Megatron-Bridge 0.3.1 takes them for the layers and fails at ``isinstance(…, None)``.
+    Remove when it asks whether the package is there.
+    """
+    present = importlib.util.find_spec("transformer_engine") is not None
+    importlib.import_module("megatron.bridge.peft.utils").HAVE_TE = present
+
+
 def install_modelopt_norm() -> None:
     """Tell ModelOpt of `torch.nn.RMSNorm`, which Megatron-Core uses without Transformer Engine.
 

@@ -374,3 +374,18 @@ def test_a_stopped_run_continues_bit_for_bit(run, long_run, uninterrupted, tmp_p
         assert found.values("grad_norm") == uninterrupted.values("grad_norm")
         assert found.values("validation_loss") == uninterrupted.values("validation_loss")
         assert found.bytes == uninterrupted.bytes
+
+
+def test_data_parallel_ranks_continue_bit_for_bit(call, run, settings, student, tmp_path):
+    """Their optimizer is split over them, and so are its checkpoints."""
+    parallel = ParallelConfig(data=2)
+    saved = settings | {"model": student, "save_interval": 2, "parallel": parallel}
+    saved |= {"micro_batch_size": BATCH // 2, "eval_interval": 0}
+    expected = run(TRAIN, **saved)
+    config = TrainConfig(**saved, output=tmp_path / "output")
+    call("stopped_cases:train_until", config, 3, parallel=parallel)
+    assert steps_so_far(config.output) == 3
+    found = run(TRAIN, **saved, output=config.output)
+    assert found.values("loss") == expected.values("loss")
+    assert found.values("grad_norm") == expected.values("grad_norm")
+    assert found.bytes == expected.bytes
