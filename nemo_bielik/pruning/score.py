@@ -38,7 +38,9 @@ class ScoreConfig:
     sequence_length: int = field(default=4096, metadata={"help": "tokens a sequence"})
     micro_batch_size: int = field(default=1, metadata={"help": "sequences a forward pass"})
     seed: int = field(default=1, metadata={"help": "which sequences are drawn"})
-    precision: Precision = "fp32"
+    precision: Precision = field(
+        default="fp32", metadata={"help": "of weights and activations; fp64 for checks"}
+    )
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     shearing: ShearingConfig = field(default_factory=ShearingConfig)
 
@@ -75,6 +77,9 @@ def score(config: ScoreConfig) -> None:
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.sequence_length, checkpoint)
     inputs = {"model": checkpoint.fingerprint(), "data": tokens_fingerprint(config.data)}
+    if find_method(config.method).statistics == "masks":
+        for path in config.shearing.domains:
+            inputs[f"domain {path.name}"] = tokens_fingerprint(path)
     manifest = describe("score", config, inputs, config.seed)
     if is_done(config.output, manifest):
         return
