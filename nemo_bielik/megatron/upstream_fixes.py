@@ -126,7 +126,8 @@ def install_peft_layers() -> None:
     Remove when it asks whether the package is there.
     """
     present = importlib.util.find_spec("transformer_engine") is not None
-    importlib.import_module("megatron.bridge.peft.utils").HAVE_TE = present
+    utils: Any = importlib.import_module("megatron.bridge.peft.utils")
+    utils.HAVE_TE = present
 
 
 def install_modelopt_norm() -> None:
