@@ -1,15 +1,17 @@
-"""Forward KL against its definition in float64, its identities and hand-computed cases."""
+"""Losses against their definitions in float64, their identities and hand-computed cases."""
 
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
+from loss_definitions import LOSSES, by_definition
 from torch.nn.functional import log_softmax
 
-from nemo_bielik.distill.losses import forward_kl
+from nemo_bielik.distill.loss_config import LossConfig
+from nemo_bielik.distill.losses import distillation_loss, forward_kl
+from nemo_bielik.errors import ConfigError
 
-HERE = str(Path(__file__).parent)
 BATCH, SEQUENCE, VOCABULARY = 2, 5, 12
 TEMPERATURES = [1.0, 2.0, 4.0]
 
@@ -36,7 +38,13 @@ def mask():
     return torch.tensor([[1.0, 1, 0, 0, 1], [0, 1, 0, 1, 1]], dtype=torch.float64)
 
 
-def by_definition(student, teacher, mask, temperature):
+@pytest.fixture
+def labels():
+    generator = torch.Generator().manual_seed(4)
+    return torch.randint(VOCABULARY, (BATCH, SEQUENCE), generator=generator)
+
+
+def forward_by_definition(student, teacher, mask, temperature):
     """T² · Σ mask · Σ_v p_t · (log p_t − log p_s), token by token."""
     total = torch.zeros((), dtype=torch.float64)
     for where in mask.nonzero().tolist():
@@ -51,24 +59,198 @@ def value_and_gradient(loss, student):
     return loss.detach(), gradient
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_it_is_the_definition_in_value_and_gradient(student, teacher, mask, temperature):
-    total, count = forward_kl(student, teacher, mask, temperature)
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+every_divergence = pytest.mark.parametrize(
+    "divergence", ["forward-kl", "reverse-kl", "jensen-shannon"]
+)
+
+
+@every_loss
+def test_every_loss_is_its_definition_in_value_and_gradient(student, teacher, mask, labels, loss):
+    total, count = distillation_loss(student, teacher, mask, loss, labels)
     value, gradient = value_and_gradient(total, student)
     expected, slope = value_and_gradient(
-        by_definition(student, teacher, mask, temperature), student
+        by_definition(student, teacher, mask, loss, labels), student
     )
-    assert expected > 1
+    assert expected > 0.3
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient, slope, rtol=1e-11, atol=1e-13)
     assert count == 6
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_finite_differences_agree(student, teacher, mask, temperature):
+@every_loss
+def test_finite_differences_agree_with_every_loss(student, teacher, mask, labels, loss):
     assert torch.autograd.gradcheck(
-        lambda logits: forward_kl(logits, teacher, mask, temperature)[0], (student,)
+        lambda logits: distillation_loss(logits, teacher, mask, loss, labels)[0],
+        (student,),
+        fast_mode=True,
     )
+
+
+@every_divergence
+def test_a_student_that_is_the_teacher_has_nothing_to_learn(teacher, mask, divergence):
+    student = teacher.float().requires_grad_()
+    loss = LossConfig(divergence=divergence, temperature=2.0)
+    total, _ = distillation_loss(student, teacher.float(), mask, loss)
+    value, gradient = value_and_gradient(total, student)
+    assert value == 0
+    assert not gradient.any()
+
+
+@every_divergence
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_the_scaling_law_of_the_temperature(student, teacher, mask, divergence, factor):
+    """Logits and T times c give c² times the loss: at T it is T² times that of logits / T at 1."""
+    loss = LossConfig(divergence=divergence, beta=0.3, temperature=2.0)
+    scaled = replace(loss, temperature=2.0 * factor)
+    plain = distillation_loss(student, teacher, mask, loss)[0]
+    found = distillation_loss(student * factor, teacher * factor, mask, scaled)[0]
+    torch.testing.assert_close(found, factor**2 * plain, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "share"), [("forward-kl", 1), ("reverse-kl", 1), ("jensen-shannon", 0.3 * 0.7)]
+)
+def test_at_high_temperatures_all_are_the_variance_of_the_logits_difference(
+    student, teacher, divergence, share
+):
+    """T² · KL → Var(z_s − z_t) / 2 over the vocabulary, T² · JS → β · (1 − β) times that."""
+    loss = LossConfig(divergence=divergence, beta=0.3, temperature=1e4)
+    total, _ = distillation_loss(student, teacher, torch.ones(BATCH, SEQUENCE), loss)
+    value, gradient = value_and_gradient(total, student)
+    difference = student.detach() - teacher
+    variance = difference.var(-1, correction=0).sum()
+    torch.testing.assert_close(value, share * variance / 2, rtol=2e-3, atol=0)
+    slope = share * (difference - difference.mean(-1, keepdim=True)) / VOCABULARY
+    torch.testing.assert_close(gradient, slope, rtol=2e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("beta", "divergence", "scale"), [(1e-6, "forward-kl", 1e-6), (1 - 1e-6, "reverse-kl", 1e-6)]
+)
+def test_jensen_shannon_lies_between_the_two_directions(
+    student, teacher, mask, beta, divergence, scale
+):
+    loss = LossConfig(divergence="jensen-shannon", beta=beta)
+    found = distillation_loss(student, teacher, mask, loss)[0] / scale
+    expected = distillation_loss(student, teacher, mask, LossConfig(divergence=divergence))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+
+
+def test_half_and_half_jensen_shannon_is_symmetric_and_at_most_ln_2(mask):
+    loss = LossConfig(divergence="jensen-shannon")
+    first, second = random_logits(1, scale=50.0), random_logits(2, scale=50.0)
+    there, count = distillation_loss(first, second, mask, loss)
+    back, _ = distillation_loss(second, first, mask, loss)
+    torch.testing.assert_close(there, back, rtol=1e-12, atol=0)
+    assert 0.5 * math.log(2) < there / count <= math.log(2)
+
+
+@every_loss
+def test_what_masked_tokens_hold_changes_nothing(student, teacher, mask, labels, loss):
+    value, gradient = value_and_gradient(
+        distillation_loss(student, teacher, mask, loss, labels)[0], student
+    )
+    poison = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=torch.float64)
+    bad, worse = student.detach().clone(), teacher.clone()
+    bad[mask == 0] = poison.repeat(4)
+    worse[mask == 0] = poison.flip(0).repeat(4)
+    ignored = torch.where(mask == 0, -100, labels)
+    bad.requires_grad_()
+    found, slope = value_and_gradient(distillation_loss(bad, worse, mask, loss, ignored)[0], bad)
+    assert torch.equal(found, value)
+    assert torch.equal(slope, gradient)
+    assert not slope[mask == 0].any()
+
+
+@every_divergence
+def test_tokens_that_both_rule_out_are_no_part_of_the_vocabulary(
+    student, teacher, mask, divergence
+):
+    loss = LossConfig(divergence=divergence)
+    smaller = student.detach()[..., 2:].clone().requires_grad_()
+    expected, slope = value_and_gradient(
+        distillation_loss(smaller, teacher[..., 2:], mask, loss)[0], smaller
+    )
+    ruled_out = torch.full((BATCH, SEQUENCE, 2), -torch.inf, dtype=torch.float64)
+    bigger = torch.cat([ruled_out, smaller.detach()], -1).requires_grad_()
+    target = torch.cat([ruled_out, teacher[..., 2:]], -1)
+    value, gradient = value_and_gradient(distillation_loss(bigger, target, mask, loss)[0], bigger)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient[..., 2:], slope)
+    assert not gradient[..., :2].any()
+
+
+@pytest.mark.parametrize(
+    ("divergence", "without", "finite"),
+    [
+        ("forward-kl", "teacher", True),
+        ("forward-kl", "student", False),
+        ("reverse-kl", "student", True),
+        ("reverse-kl", "teacher", False),
+        ("jensen-shannon", "teacher", True),
+        ("jensen-shannon", "student", True),
+    ],
+)
+def test_a_token_that_one_rules_out(student, teacher, mask, divergence, without, finite):
+    logits = {"student": student.detach().clone(), "teacher": teacher.clone()}
+    logits[without][..., 0] = -torch.inf
+    nearly = {name: value.clamp(min=-600.0) for name, value in logits.items()}
+    mine = logits["student"].requires_grad_()
+    loss = LossConfig(divergence=divergence)
+    value, gradient = value_and_gradient(
+        distillation_loss(mine, logits["teacher"], mask, loss)[0], mine
+    )
+    assert value.isfinite() == finite
+    if finite:
+        expected, _ = distillation_loss(nearly["student"], nearly["teacher"], mask, loss)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+        assert gradient.isfinite().all()
+    else:
+        assert value == torch.inf
+
+
+@every_loss
+def test_a_counted_nan_is_never_hidden(student, teacher, mask, labels, loss):
+    for logits in (student.detach(), teacher):
+        spoilt = logits.clone()
+        spoilt[0, 0, 3] = torch.nan
+        pair = (student, spoilt) if logits is teacher else (spoilt, teacher)
+        assert distillation_loss(*pair, mask, loss, labels)[0].isnan()
+
+
+def test_labels_alone_are_torch_s_cross_entropy(student, teacher, mask, labels):
+    loss = LossConfig(label_weight=1.0, temperature=2.0)
+    value, gradient = value_and_gradient(
+        distillation_loss(student, teacher, mask, loss, labels)[0], student
+    )
+    chosen = torch.where(mask == 1, labels, -100).flatten()
+    expected, slope = value_and_gradient(
+        torch.nn.functional.cross_entropy(student.flatten(0, 1), chosen, reduction="sum"), student
+    )
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, slope)
+
+
+def test_labels_that_are_missing_or_no_tokens_are_named(student, teacher, mask, labels):
+    loss = LossConfig(label_weight=0.5)
+    with pytest.raises(ValueError, match=r"label_weight needs labels \[2, 5\], got none"):
+        distillation_loss(student, teacher, mask, loss)
+    with pytest.raises(ValueError, match=r"labels are \d+ to 12; the vocabulary has 12"):
+        distillation_loss(student, teacher, torch.ones_like(mask), loss, labels.fill_(VOCABULARY))
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_it_is_the_definition_in_value_and_gradient(student, teacher, mask, temperature):
+    total, count = forward_kl(student, teacher, mask, temperature)
+    value, gradient = value_and_gradient(total, student)
+    expected, slope = value_and_gradient(
+        forward_by_definition(student, teacher, mask, temperature), student
+    )
+    assert expected > 1
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient, slope, rtol=1e-11, atol=1e-13)
+    assert count == 6
 
 
 @pytest.mark.parametrize(
@@ -82,7 +264,7 @@ def test_narrow_logits_are_summed_in_float32(mask, dtype, value_tolerance, gradi
         forward_kl(student, teacher, mask.to(torch.float32), 2.0)[0], student
     )
     exact = student.detach().double().requires_grad_()
-    expected, slope = value_and_gradient(by_definition(exact, teacher, mask, 2.0), exact)
+    expected, slope = value_and_gradient(forward_by_definition(exact, teacher, mask, 2.0), exact)
     assert (value.dtype, gradient.dtype) == (torch.float32, dtype)
     torch.testing.assert_close(value.double(), expected, rtol=value_tolerance, atol=0)
     torch.testing.assert_close(
@@ -118,14 +300,6 @@ def test_huge_logits_stay_finite(mask):
     assert total.item() == pytest.approx(1e4 * count.item())
 
 
-@pytest.mark.parametrize("factor", [0.5, 2.0, 3.0])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_logits_and_temperature_times_c_give_c_squared(student, teacher, mask, temperature, factor):
-    scaled = forward_kl(student * factor, teacher * factor, mask, temperature * factor)[0]
-    plain = forward_kl(student, teacher, mask, temperature)[0]
-    torch.testing.assert_close(scaled, factor**2 * plain, rtol=1e-12, atol=0)
-
-
 def test_the_teacher_stands_first():
     """Two classes, teacher (3/4, 1/4), student (1/4, 3/4) once and (1/2, 1/2) once.
 
@@ -145,20 +319,6 @@ def test_the_teacher_stands_first():
         assert count == 1
         share = weights[0] / sum(weights)  # p_s − p_t, by hand
         assert student.grad.tolist()[0] == pytest.approx([share - 0.75, 0.75 - share])
-
-
-def test_the_gradients_size_hardly_depends_on_the_temperature():
-    """Where logits are small beside T, T²·KL is half the variance of their difference."""
-    student = random_logits(1, scale=1e-3).requires_grad_()
-    teacher, mask = random_logits(2, scale=1e-3), torch.ones(BATCH, SEQUENCE)
-    gradients = [
-        value_and_gradient(forward_kl(student, teacher, mask, temperature)[0], student)[1]
-        for temperature in TEMPERATURES
-    ]
-    difference = student.detach() - teacher
-    expected = (difference - difference.mean(-1, keepdim=True)) / VOCABULARY
-    for gradient in gradients:
-        torch.testing.assert_close(gradient, expected, rtol=2e-2, atol=1e-6)
 
 
 def test_the_teacher_gets_no_gradient(student, mask):
@@ -207,25 +367,9 @@ def test_all_masked_gives_zero_with_a_gradient(student, teacher):
     assert torch.equal(gradient, torch.zeros_like(student))
 
 
-def test_a_vocabulary_on_two_ranks_is_one_vocabulary(student, teacher, mask, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(HERE)  # handed on to the processes
-    import vocabulary_ranks
-
-    problems = [(student.detach(), teacher, mask, temperature) for temperature in TEMPERATURES]
-    torch.multiprocessing.spawn(vocabulary_ranks.slice_losses, (2, tmp_path, problems), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for temperature, *slices in zip(TEMPERATURES, *ranks, strict=True):
-        total, count = forward_kl(student, teacher, mask, temperature)
-        value, gradient = value_and_gradient(total, student)
-        for rank_value, rank_count, _ in slices:
-            torch.testing.assert_close(rank_value, value, rtol=1e-12, atol=0)
-            assert rank_count == count
-        torch.testing.assert_close(torch.cat([slope for *_, slope in slices], -1), gradient)
-
-
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_a_temperature_of_nothing_is_refused(student, teacher, mask, temperature):
-    with pytest.raises(ValueError, match=f"above 0, got {temperature}"):
+    with pytest.raises(ConfigError, match=f"temperature is {temperature}; it must be above 0"):
         forward_kl(student, teacher, mask, temperature)
 
 
