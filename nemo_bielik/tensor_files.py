@@ -63,7 +63,8 @@ class ElementFormat:
         """
         signed = np.dtype(f"<i{self.raw.itemsize}")
         sign = 1 << (8 * self.raw.itemsize - 1)
-        return int(raw.view(signed).max()) < self.infinity and int(raw.max()) < sign + self.infinity
+        largest, smallest = raw.view(signed).max(initial=0), raw.max(initial=0)
+        return int(largest) < self.infinity and int(smallest) < sign + self.infinity
 
 
 FORMATS: dict[str, ElementFormat] = {

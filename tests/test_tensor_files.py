@@ -111,3 +111,8 @@ def test_offsets_that_contradict_the_shape_are_refused(tmp_path):
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
     with pytest.raises(CheckpointError, match="damaged safetensors header"):
         read_header(path)
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_nothing_is_finite(name):
+    assert FORMATS[name].all_finite(np.empty((0, 3), FORMATS[name].raw))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.pruning.methods import STATISTICS, find_method, resolve
-from nemo_bielik.pruning.shearing import ShearingConfig
+from nemo_bielik.pruning.shearing import ShearingConfig, domain_names
 from nemo_bielik.stages import describe, is_done
 from nemo_bielik.training import (
     ParallelConfig,
@@ -78,8 +78,9 @@ def score(config: ScoreConfig) -> None:
     check_layout(config.parallel, config.sequence_length, checkpoint)
     inputs = {"model": checkpoint.fingerprint(), "data": tokens_fingerprint(config.data)}
     if find_method(config.method).statistics == "masks":
-        for path in config.shearing.domains:
-            inputs[f"domain {path.name}"] = tokens_fingerprint(path)
+        domains = domain_names(config.data, config.shearing.domains)[1:]
+        for name, path in zip(domains, config.shearing.domains, strict=True):
+            inputs[f"domain {name}"] = tokens_fingerprint(path)
     manifest = describe("score", config, inputs, config.seed)
     if is_done(config.output, manifest):
         return

@@ -306,12 +306,8 @@ def test_a_shape_that_was_not_reached_is_one_line(settings, lanes):
         ({"target": Shape()}, {}, "shearing.target cuts nothing"),
         ({"target": Shape(ffn_hidden_size=99)}, {}, "at most the model's 20"),
         ({"batch_size": 6}, {}, r"shearing.batch_size is 6; .* multiple of .* = 4"),
-        (
-            {"domains": [Path("b/other")], "evaluation_samples": 6},
-            {},
-            "shearing.evaluation_samples is 6; .* = 4",
-        ),
         ({"domains": [Path("b/tokens")]}, {}, "2 directories are called 'tokens'"),
+        ({"domains": [Path("b/other")]}, {}, r"b/other: holds no tokens.idx"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line_and_leave_nothing(
@@ -322,3 +318,11 @@ def test_settings_that_cannot_be_are_one_line_and_leave_nothing(
         lanes.run(SCORE, config)
     assert "\n" not in str(caught.value)
     assert list(config.output.parent.iterdir()) == []
+
+
+def test_domain_losses_need_full_batches(settings, lanes, held_out, tmp_path):
+    other = tmp_path / "other"
+    other.symlink_to(held_out)
+    config = settings({"domains": [other], "evaluation_samples": 6})
+    with pytest.raises(ConfigError, match=r"shearing.evaluation_samples is 6; .* = 4"):
+        lanes.run(SCORE, config)
