@@ -104,7 +104,7 @@ def _import(module: str) -> None:
 
 
 def _run(target: str, config: Any, environment: dict[str, str]) -> None:
-    from nemo_bielik.cli import load
+    from nemo_bielik.commands import load
 
     with _environment(environment):
         try:

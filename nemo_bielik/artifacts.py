@@ -5,9 +5,10 @@ score → `ScoreTable` (or another method's statistics) → select → `PruningP
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -149,6 +150,7 @@ class PruningPlan:
         value = load_json(path, "pruning plan")
         with explain_fields("pruning plan", path):
             archs = {name: ModelArch(**value[name]) for name in ("source", "target")}
+            _require_indices(value)
             return cls(**{**value, **archs})
 
 
@@ -161,6 +163,7 @@ class WeightEdit:
         sparsity: share of the projections' weights that become zero, within `scope`.
         pattern: ``"2:4"`` keeps 2 of every 4 consecutive inputs of an output; empty: no pattern.
         scope: within what the weights compete, ``layer`` (each tensor) or ``model``.
+        damping: SparseGPT's λ as a share of the Hessian's mean diagonal.
         scores: SHA-256 of the statistics that the method needs; empty where it needs none.
         source_model: fingerprint of the checkpoint.
     """
@@ -170,6 +173,7 @@ class WeightEdit:
     sparsity: float
     pattern: str = ""
     scope: str = "layer"
+    damping: float = 0.01
     scores: str = ""
     source_model: str = ""
 
@@ -183,3 +187,15 @@ class WeightEdit:
         value = load_json(path, "weight edit")
         with explain_fields("weight edit", path):
             return cls(**{**value, "arch": ModelArch(**value["arch"])})
+
+
+def _require_indices(value: Mapping[str, Any]) -> None:
+    """Raise `TypeError` unless what a plan keeps is lists of whole numbers, or lists of those."""
+    flat = [value["layers"], value["hidden"]]
+    for field in ("ffn", "groups", "heads"):
+        if not isinstance(value[field], list):
+            raise TypeError(f"{field} must be a list of lists")
+        flat += value[field]
+    for indices in flat:
+        if not isinstance(indices, list) or not all(type(index) is int for index in indices):
+            raise TypeError("what is kept must be lists of whole numbers")

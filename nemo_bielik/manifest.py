@@ -39,6 +39,9 @@ class Manifest:
         """Read the manifest of an output directory; raise `DataError` if there is none."""
         value = load_json(directory / MANIFEST_NAME, "manifest")
         with explain_fields("manifest", directory / MANIFEST_NAME):
+            for name in ("config", "inputs", "results"):
+                if not isinstance(value[name], dict):
+                    raise TypeError(f"{name} must be an object")
             return cls(**value)
 
     def recipe(self) -> str:

@@ -15,8 +15,7 @@ class PeakMemory:
     Pages that processes share count once for each, so the figure is an upper bound.
     """
 
-    def __init__(self, interval_seconds: float = _INTERVAL_SECONDS) -> None:
-        self.interval_seconds = interval_seconds
+    def __init__(self) -> None:
         self.peak_bytes = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -37,5 +36,5 @@ class PeakMemory:
                 with suppress(psutil.NoSuchProcess):
                     total += process.memory_info().rss
             self.peak_bytes = max(self.peak_bytes, total)
-            if self._stop.wait(self.interval_seconds):
+            if self._stop.wait(_INTERVAL_SECONDS):
                 return

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_bielik import cli
-from nemo_bielik.cli import Command
+from nemo_bielik import cli, commands
+from nemo_bielik.commands import Command
 from nemo_bielik.errors import DataError
 
 MODULE = "tests_dummy_stage"
@@ -49,10 +49,10 @@ def describe(config):
 '''
 COMMAND_LINE = f"""
 import sys
-from nemo_bielik import cli
+from nemo_bielik import cli, commands
 stage = cli.Command("stage", "{MODULE}:Config", "{MODULE}:run", "test", "{MODULE}:describe")
 missing = cli.Command("missing", "nemo_bielik.nowhere:A", "nemo_bielik.nowhere:b", "test")
-cli.COMMANDS = (stage, missing)
+commands.COMMANDS = (stage, missing)
 """
 
 
@@ -224,7 +224,7 @@ def _refuse(config: _Config) -> None:
 def test_main_takes_its_argv(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "COMMANDS", (Command("x", "a:b", "c:d", "help"),))
+    monkeypatch.setattr(commands, "COMMANDS", (Command("x", "a:b", "c:d", "help"),))
     monkeypatch.setattr(cli, "load", lambda target: {"a:b": _Config, "c:d": _refuse}[target])
     assert cli.main(["x", "--value", "5"]) == 2
     assert capsys.readouterr().err == "error: value 5\n"

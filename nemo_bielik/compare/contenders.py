@@ -10,11 +10,10 @@ from typing import Any
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.planner.parameters import count_parameters, is_linear
+from nemo_bielik.planner.parameters import count_parameters
 from nemo_bielik.pruning.methods import Method, find_method
 from nemo_bielik.pruning.prune import PruneConfig
-from nemo_bielik.pruning.sparsity import Sparsity
-from nemo_bielik.tensors import tensor_rows
+from nemo_bielik.pruning.sparsity import Sparsity, projections
 
 DEFAULT = (
     "minitron",
@@ -71,8 +70,13 @@ def contender(name: str, source: ModelArch, target: ModelArch) -> Contender:
     method_name, _, variant = name.partition("@")
     method = find_method(method_name)
     if not method.structured:
+        if variant == LORA:
+            raise ConfigError(
+                f"{name}: adapters would fill the zeros of {method_name}; only structured methods "
+                f"recover through @{LORA}"
+            )
         if variant:
-            Sparsity.parse(None, variant)
+            Sparsity.parse(None, variant).require_fit(source)
         cut: dict[str, Any] = {"pattern": variant} if variant else _sparsity(source, target)
         return Contender(name, method, variant, cut)
     if variant not in ("", LORA):
@@ -93,14 +97,9 @@ def nearest_depth(source: ModelArch, target: ModelArch) -> int:
     )
 
 
-def projection_weights(arch: ModelArch) -> int:
-    """Return the number of weights among which unstructured methods choose."""
-    return sum(row.numel for row in tensor_rows(arch) if is_linear(row))
-
-
 def _sparsity(source: ModelArch, target: ModelArch) -> dict[str, Any]:
     zeros = count_parameters(source) - count_parameters(target)
-    share = zeros / projection_weights(source)
+    share = zeros / sum(row.numel for row in projections(source))
     if not 0 < share < 1:
         raise ConfigError(
             f"as few parameters as {target.name} has would take {share:.0%} of the projections' "

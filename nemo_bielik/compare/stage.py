@@ -13,18 +13,19 @@ from nemo_bielik.compare.contenders import DEFAULT, LORA, Contender, contender
 from nemo_bielik.compare.measure import Measured
 from nemo_bielik.compare.table import gather, print_table
 from nemo_bielik.distill.stage import DistillConfig
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.stage import EvaluateConfig
 from nemo_bielik.files import atomic_file, write_json
 from nemo_bielik.launch.lanes import Lanes, collect
 from nemo_bielik.pipeline import DISTILL, ENGINE, EVALUATE
+from nemo_bielik.progress import progress
 from nemo_bielik.pruning.methods import METHODS
 from nemo_bielik.pruning.score import ScoreConfig
+from nemo_bielik.pruning.select import check_target
 from nemo_bielik.pruning.shearing import ShearingConfig
-from nemo_bielik.recipes import tiny
 from nemo_bielik.runs import TEACHER
 from nemo_bielik.shape import Shape
-from nemo_bielik.training import TrainSettings
+from nemo_bielik.training import TrainSettings, tokens_fingerprint
 
 MEASURED = "nemo_bielik.compare.measure:run_measured"
 SCORE = "nemo_bielik.pruning.score:score"
@@ -47,10 +48,10 @@ class CompareConfig:
         default_factory=lambda: list(DEFAULT),
         metadata={"help": "contenders: method, method@2:4, method@lora"},
     )
-    target: Shape = field(default_factory=tiny.target)
+    target: Shape = field(default_factory=Shape)
     score_samples: int = field(default=256, metadata={"help": "calibration sequences"})
     shearing: ShearingConfig = field(default_factory=ShearingConfig)
-    recovery: TrainSettings = field(default_factory=tiny.recovery)
+    recovery: TrainSettings = field(default_factory=TrainSettings)
     lora_rank: int = field(default=8, metadata={"help": "rank of the adapters of …@lora"})
     lora_max_lr: float = field(default=1e-2, metadata={"help": "their peak learning rate"})
     lanes: int = field(default=2, metadata={"help": "stages that run side by side"})
@@ -80,9 +81,9 @@ def describe(config: CompareConfig) -> list[str]:
 def compare_methods(config: CompareConfig) -> None:
     """Run the comparison; write ``comparison.json`` and ``comparison.html`` and print a table."""
     comparison = Comparison(config)
+    comparison.cut()
     with Lanes(config.lanes) as lanes:
         lanes.warm(ENGINE)
-        comparison.cut(lanes)
         comparison.recover(lanes)
         comparison.evaluate(lanes)
     found = gather(comparison)
@@ -103,7 +104,13 @@ class Comparison:
         self.config, self.root = config, config.output
         self.source: ModelArch = Checkpoint.open(config.model).arch
         self.target = self.source.replace(name="target", **config.target.given())
+        check_target(self.source, self.target)
         self.contenders = [contender(name, self.source, self.target) for name in config.methods]
+        for tokens in (config.calibration, config.train_data, config.validation_data):
+            tokens_fingerprint(tokens)
+        for path in (*config.texts, config.minimal_pairs, config.facts):
+            if path is not None and not path.exists():
+                raise DataError(f"{path}: no such file; give texts and tasks that are there")
 
     def scores(self, row: Contender) -> Path | None:
         """Statistics that a contender needs; those of one kind are collected once."""
@@ -125,15 +132,24 @@ class Comparison:
         """Seconds and bytes of one stage."""
         return self.root / "costs" / f"{stage}-{name}.json"
 
-    def cut(self, lanes: Lanes) -> None:
-        """Score and prune, one stage at a time, so that times and memory can be compared."""
+    def cut(self) -> None:
+        """Score and prune, one stage at a time in a fresh process each, to compare their costs."""
+        for stage in progress(self._cuts(), desc="score and prune", unit="stage"):
+            with Lanes(self.config.recovery.parallel.processes) as lanes:
+                lanes.run(MEASURED, stage)
+
+    def _cuts(self) -> list[Measured]:
+        stages: dict[Path, Measured] = {}
         for row in self.contenders:
             scores = self.scores(row)
             if scores is not None:
                 record = self.cost("score", scores.name)
-                lanes.run(MEASURED, Measured(SCORE, self._score(row, scores), record))
-            config = row.prune_config(self.config.model, scores, self.pruned(row))
-            lanes.run(MEASURED, Measured(PRUNE, config, self.cost("prune", row.cut_label)))
+                config = self._score(row, scores)
+                stages.setdefault(record, Measured(SCORE, config, record, needs=ENGINE))
+            record = self.cost("prune", row.cut_label)
+            cut = row.prune_config(self.config.model, scores, self.pruned(row))
+            stages.setdefault(record, Measured(PRUNE, cut, record))
+        return [stage for stage in stages.values() if not stage.is_done()]
 
     def recover(self, lanes: Lanes) -> None:
         """Distil every contender from the original, on the same tokens in the same order."""

@@ -69,6 +69,7 @@ def edit_change(config: "PruneConfig", source: Checkpoint) -> WeightEdit:
         sparsity=config.wanted_sparsity(),
         pattern=config.pattern,
         scope=config.scope,
+        damping=config.damping,
         scores=file_sha256(statistics) if statistics else "",
         source_model=source.fingerprint(),
     )

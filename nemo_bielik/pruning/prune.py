@@ -1,5 +1,7 @@
 """The prune stage: a model, its scores and what to take away → a smaller or sparser directory."""
 
+import dataclasses
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,11 +20,19 @@ from nemo_bielik.pruning.change import (
     require_scores,
     summary,
 )
-from nemo_bielik.pruning.methods import find_method, resolve
+from nemo_bielik.pruning.methods import METHODS, Method, find_method, resolve
 from nemo_bielik.pruning.select import PRUNABLE
 from nemo_bielik.pruning.slice import Written, apply_edit, apply_plan, planned_bytes
 from nemo_bielik.pruning.sparsity import Sparsity
 from nemo_bielik.training import check_choices
+
+_USED_BY = {
+    "taylor": ("llm-pruner",),
+    "aggregation": ("llm-pruner",),
+    "scope": ("magnitude",),
+    "damping": ("sparsegpt",),
+    "rescale_norms": tuple(name for name, method in METHODS.items() if method.structured),
+}
 
 
 @dataclass(kw_only=True)
@@ -51,7 +61,10 @@ class PruneConfig:
         default=None, metadata={"help": "query groups (KV heads) to keep in every layer"}
     )
     rescale_norms: bool = field(
-        default=True, metadata={"help": "scale the norms by what the cut hidden channels took"}
+        default=True,
+        metadata={
+            "help": "norm weights × √(H/H′): cutting hidden channels of zeros changes nothing"
+        },
     )
     layers_from: Path | None = field(
         default=None, metadata={"help": "directory made by `bielik depth`: it says which layers go"}
@@ -76,9 +89,14 @@ class PruneConfig:
         metadata={"help": "magnitude: weights compete within a tensor or the model"},
     )
 
+    damping: float = field(
+        default=0.01, metadata={"help": "sparsegpt: λ as a share of the Hessian's mean diagonal"}
+    )
+
     def __post_init__(self) -> None:
         check_choices(self)
         method = find_method(self.method)
+        self._check_foreign(method)
         sizes = self.sizes()
         if method.structured:
             self._check_structured(sizes)
@@ -94,6 +112,20 @@ class PruneConfig:
                 raise ConfigError(f"{name} is {size}; it must be at least 1")
         if self.target:
             preset(self.target)
+
+    def _check_foreign(self, method: Method) -> None:
+        """Refuse settings that another method would use: nobody sets them to be ignored."""
+        for setting in dataclasses.fields(self):
+            users = _USED_BY.get(setting.name, (method.name,))
+            if method.name not in users and getattr(self, setting.name) != setting.default:
+                raise ConfigError(
+                    f"{setting.name} means nothing to {method.name}; it is a setting of "
+                    f"{' and '.join(users)}"
+                )
+        if not method.statistics and self.scores is not None:
+            raise ConfigError(f"{method.name} looks at the weights alone; drop scores")
+        if self.damping <= 0:
+            raise ConfigError(f"damping is {self.damping}; it must be above 0")
 
     def _check_structured(self, sizes: dict[str, int]) -> None:
         if self.sparsity is not None or self.pattern:
@@ -113,8 +145,8 @@ class PruneConfig:
             )
         if (self.sparsity is None) == (not self.pattern):
             raise ConfigError(f"{self.method} needs either --sparsity or --pattern, not both")
-        if self.scope == "model" and (self.method != "magnitude" or self.pattern):
-            raise ConfigError("scope=model is for magnitude with a sparsity; use scope=layer")
+        if self.scope == "model" and self.pattern:
+            raise ConfigError("a pattern holds within every row; scope=model needs a sparsity")
         self.wanted_sparsity()
 
     def sizes(self) -> dict[str, int]:
@@ -133,13 +165,14 @@ def prune(config: PruneConfig) -> None:
     Raises `CheckpointError`, `DataError`, `ConfigError` or `StorageError` for a damaged model,
     scores of another model, an unreachable target, and a taken or full output.
     """
+    started = time.monotonic()
     source, change, manifest = _prepare(config)
     if stages.is_done(config.output, manifest):
         print(f"{config.output}: already done")
         return
     require_space(config.output, planned_bytes(source, change))
     results = figures(change)
-    with stages.stage_output(config.output, manifest, results) as scratch:
+    with stages.stage_output(config.output, manifest, results, started) as scratch:
         written, name = _apply(config, source, change, scratch)
         change.save(scratch / name)
         results["sha256"] = {**written.sha256, name: file_sha256(scratch / name)}
@@ -162,7 +195,7 @@ def describe(config: PruneConfig) -> list[str]:
     """Return the lines that ``bielik prune --dry-run`` adds: sizes, layers and bytes."""
     source, change, manifest = _prepare(config)
     done = stages.is_done(config.output, manifest)
-    state = "already done" if done else f"{planned_bytes(source, change) / 1e9:.3f} GB to write"
+    state = "already done" if done else f"{planned_bytes(source, change):,} bytes to write"
     return [*summary(change), f"{config.output}: {state}"]
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.methods import STATISTICS, find_method, resolve
 from nemo_bielik.pruning.shearing import ShearingConfig, domain_names
 from nemo_bielik.stages import describe, is_done
@@ -22,7 +23,10 @@ _MODELOPT = "nemo_bielik.pruning.modelopt_mcore:collect"
 
 @dataclass(kw_only=True)
 class ScoreConfig:
-    """What a pruning method must know of a model, collected on calibration text."""
+    """What a pruning method must know of a model, collected on calibration text.
+
+    `bielik score --merge A B` joins what was collected in several runs.
+    """
 
     model: Path = field(metadata={"help": "model directory to score"})
     data: Path = field(metadata={"help": "calibration tokens made by `bielik tokenize`"})
@@ -76,15 +80,30 @@ def score(config: ScoreConfig) -> None:
     """
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.sequence_length, checkpoint)
-    inputs = {"model": checkpoint.fingerprint(), "data": tokens_fingerprint(config.data)}
+    inputs = {"model": checkpoint.fingerprint(), "data": _calibration(config, config.data)}
     if find_method(config.method).statistics == "masks":
         domains = domain_names(config.data, config.shearing.domains)[1:]
         for name, path in zip(domains, config.shearing.domains, strict=True):
-            inputs[f"domain {name}"] = tokens_fingerprint(path)
+            inputs[f"domain {name}"] = _calibration(config, path)
     manifest = describe("score", config, inputs, config.seed)
     if is_done(config.output, manifest):
         return
     collector(config)(config, checkpoint, manifest)
+
+
+def _calibration(config: ScoreConfig, tokens: Path) -> str:
+    """Return the fingerprint of calibration text; raise `DataError` if it fills no sequence.
+
+    Shorter text would be repeated within a sequence, and its statistics would mean nothing.
+    """
+    fingerprint = tokens_fingerprint(tokens)
+    have = int(Manifest.load(tokens).results.get("tokens", 0))
+    if have <= config.sequence_length:  # one more than the sequence: the last label
+        raise DataError(
+            f"{tokens}: holds {have:,} tokens, too few for one sequence of "
+            f"{config.sequence_length:,}; give more text or a smaller sequence_length"
+        )
+    return fingerprint
 
 
 def collector(config: ScoreConfig) -> Any:

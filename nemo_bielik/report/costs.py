@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_bielik.cli import COMMANDS
+from nemo_bielik.commands import COMMANDS
 from nemo_bielik.report.gather import KINDS, RunData, StageRun
 from nemo_bielik.report.wording import NAMES
 

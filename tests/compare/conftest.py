@@ -16,6 +16,10 @@ from nemo_bielik.compare.contenders import DEFAULT, contender
 from nemo_bielik.compare.table import share_percent
 from nemo_bielik.planner.parameters import count_parameters
 
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:  # handed on to lanes, which import the stage
+    sys.path.insert(0, HERE)
+
 #: The shape of the demo teacher, and what `bielik demo` cuts it to.
 SOURCE = ModelArch(
     name="demo-teacher",

@@ -91,7 +91,7 @@ def write_tokens(directory: Path, documents: list[list[int]]) -> Path:
             writer.add(np.array(document), np.array([len(document)], dtype=np.int32))
         writer.finish()
     content = {str(number): str(document) for number, document in enumerate(documents)}
-    results = {"end_of_document": END_OF_DOCUMENT}
+    results = {"end_of_document": END_OF_DOCUMENT, "tokens": sum(map(len, documents))}
     Manifest(stage="tokenize", config={}, inputs=content, results=results).save(directory)
     return directory
 

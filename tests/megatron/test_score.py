@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_room import END_OF_DOCUMENT, STUDENT, VOCAB_SIZE
+from engine_room import END_OF_DOCUMENT, STUDENT, VOCAB_SIZE, write_tokens
 from score_reference import expected_scores
 
 from nemo_bielik.artifacts import SCORES_NAME, PruningPlan, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.errors import BielikError, ConfigError, StorageError
+from nemo_bielik.errors import BielikError, ConfigError, DataError, StorageError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.score import ScoreConfig, score
@@ -322,3 +322,15 @@ def test_a_run_that_cannot_be_is_one_line_and_leaves_nothing(
         score(ScoreConfig(**settings | changes | paths))
     assert "\n" not in str(caught.value)
     assert list(folder.iterdir()) == []
+
+
+def test_text_shorter_than_a_sequence_is_one_line(student, tmp_path):
+    """It would be repeated within the sequence."""
+    short = write_tokens(tmp_path / "short", [[1, *range(3, 25), END_OF_DOCUMENT]])
+    config = ScoreConfig(
+        model=student, data=short, output=tmp_path / "output", samples=2, sequence_length=LENGTH
+    )
+    with pytest.raises(DataError, match="holds 24 tokens, too few for one sequence of 32") as caught:
+        score(config)
+    assert "\n" not in str(caught.value)
+    assert not config.output.exists()

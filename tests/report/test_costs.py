@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nemo_bielik.cli import find_command, load
+from nemo_bielik.commands import find_command, load
 from nemo_bielik.config_text import to_plain
 from nemo_bielik.options import parse_config
 from nemo_bielik.report.costs import command_line, commits, seeds, stage_costs

@@ -1,0 +1,174 @@
+"""The one table of commands: each a configuration class and a function, resolved when chosen."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nemo_bielik.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table; the three names are ``module:object``, resolved when it is chosen.
+
+    `describe` names a function from the configuration to the lines that ``--dry-run`` adds.
+    """
+
+    name: str
+    config: str
+    function: str
+    help: str
+    describe: str | None = None
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "demo",
+        "nemo_bielik.demo:DemoConfig",
+        "nemo_bielik.demo:run_demo",
+        "the whole chain on this machine, with controls and a report",
+    ),
+    Command(
+        "pipeline",
+        "nemo_bielik.pipeline:PipelineConfig",
+        "nemo_bielik.pipeline:run_pipeline",
+        "score, prune, distil, evaluate and report, skipping what is done",
+    ),
+    Command(
+        "plan",
+        "nemo_bielik.planner.table:PlanConfig",
+        "nemo_bielik.planner.table:print_plan",
+        "parameters, bytes and FLOPs of a model and its candidates",
+    ),
+    Command(
+        "world",
+        "nemo_bielik.data.tiny_polish.stage:MakeWorldConfig",
+        "nemo_bielik.data.tiny_polish.stage:make_world",
+        "write the built-in Polish corpus and its evaluation sets",
+    ),
+    Command(
+        "tokenizer",
+        "nemo_bielik.data.tokenizer:TokenizerConfig",
+        "nemo_bielik.data.tokenizer:train_tokenizer",
+        "train a byte-level BPE tokenizer on text",
+    ),
+    Command(
+        "tokenize",
+        "nemo_bielik.data.tokenize:TokenizeConfig",
+        "nemo_bielik.data.tokenize:tokenize",
+        "text to Megatron's .bin/.idx",
+    ),
+    Command(
+        "initialize",
+        "nemo_bielik.initialize:InitializeConfig",
+        "nemo_bielik.initialize:initialize",
+        "a model directory with random weights",
+    ),
+    Command(
+        "train",
+        "nemo_bielik.training:TrainConfig",
+        "nemo_bielik.training:train",
+        "train a model on next-token loss",
+    ),
+    Command(
+        "score",
+        "nemo_bielik.pruning.score:ScoreConfig",
+        "nemo_bielik.pruning.score:score",
+        "what a pruning method must know of a model, from calibration text",
+    ),
+    Command(
+        "score --merge",
+        "nemo_bielik.pruning.merge:MergeConfig",
+        "nemo_bielik.pruning.merge:merge",
+        "one score table from several, by weights",
+    ),
+    Command(
+        "depth",
+        "nemo_bielik.pruning.depth.stage:DepthConfig",
+        "nemo_bielik.pruning.depth.stage:rank_layers",
+        "which layers can go: five ways, and how far they agree",
+        "nemo_bielik.pruning.depth.stage:describe",
+    ),
+    Command(
+        "methods",
+        "nemo_bielik.pruning.methods:MethodsConfig",
+        "nemo_bielik.pruning.methods:print_methods",
+        "the pruning methods and what each needs",
+    ),
+    Command(
+        "prune",
+        "nemo_bielik.pruning.prune:PruneConfig",
+        "nemo_bielik.pruning.prune:prune",
+        "cut a checkpoint to a smaller architecture, or thin out its weights",
+        "nemo_bielik.pruning.prune:describe",
+    ),
+    Command(
+        "verify",
+        "nemo_bielik.pruning.verify:VerifyConfig",
+        "nemo_bielik.pruning.verify:verify",
+        "whether a pruned model is exactly what its plan and source give",
+    ),
+    Command(
+        "compare-methods",
+        "nemo_bielik.compare.stage:CompareConfig",
+        "nemo_bielik.compare.stage:compare_methods",
+        "pruning methods side by side at one size and equal recovery",
+        "nemo_bielik.compare.stage:describe",
+    ),
+    Command(
+        "distill",
+        "nemo_bielik.distill.stage:DistillConfig",
+        "nemo_bielik.distill.stage:distill",
+        "train a student on its teacher's distribution",
+    ),
+    Command(
+        "evaluate",
+        "nemo_bielik.evaluate.stage:EvaluateConfig",
+        "nemo_bielik.evaluate.stage:evaluate",
+        "perplexity, minimal pairs and facts of a model",
+    ),
+    Command(
+        "report",
+        "nemo_bielik.report.stage:ReportConfig",
+        "nemo_bielik.report.stage:write_report",
+        "one self-contained HTML page from the artifacts of a run",
+    ),
+    Command(
+        "doctor",
+        "nemo_bielik.doctor:DoctorConfig",
+        "nemo_bielik.doctor:run_doctor",
+        "what this machine has and lacks",
+    ),
+)
+
+
+def find_command(name: str, words: Sequence[str] = ()) -> Command:
+    """Return the command called `name`; an unknown one raises `ConfigError`.
+
+    A row such as ``score --merge`` is another form of its command, chosen by that option.
+    """
+    known = {command.name: command for command in COMMANDS}
+    for command in COMMANDS:
+        if command.name.split()[:1] == [name] and set(command.name.split()[1:]) & set(words):
+            return command
+    if name not in known:
+        kind = "option" if name.startswith("-") else "command"
+        hint = nearest(name, ["--help", "--version"] if kind == "option" else known)
+        raise ConfigError(f"unknown {kind} {name!r}{hint}; 'bielik --help' lists the commands")
+    return known[name]
+
+
+def load(target: str) -> Any:
+    """Import ``module:object``; a package missing from this environment raises `ConfigError`."""
+    module_name, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if missing.split(".")[0] == "nemo_bielik":
+            raise ConfigError(f"{module_name} is not part of this version ({missing})") from error
+        raise ConfigError(
+            f"{module_name} needs the package {missing!r}, which is not installed; "
+            "run 'make env' or install nemo-bielik[engine]"
+        ) from error
