@@ -205,7 +205,7 @@ def main() -> int:
     wide = rows[0]
     if options.json:
         targets = {"ratio": RATIO_TARGET, "modelopt_ratio": MODELOPT_TARGET}
-        found = {name: wide[name] for name in targets}
+        found = {name: wide[name] for name in ("ratio", "ratio_with_logits", "modelopt_ratio")}
         threads = os.environ.get("OMP_NUM_THREADS")
         print(
             json.dumps({**found, "targets": targets, "threads": threads, "cases": rows}, indent=2)

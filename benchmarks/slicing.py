@@ -1,6 +1,7 @@
 """How fast a checkpoint is sliced, beside plainly copying as many bytes, and in how much memory.
 
-Usage: ``python benchmarks/slicing.py [--json] [--gigabytes 4] [--growth] [--candidates 10]``.
+Usage: ``python benchmarks/slicing.py [--json] [--gigabytes 4] [--growth] [--candidates 10]
+[--edit]``.
 
 A random bf16 checkpoint in Bielik-11B-v3's proportions is generated (50 layers; every width scales
 with the head dimension) and cut to those of EXP-010. Slicing and copying alternate, each in a fresh
@@ -9,7 +10,9 @@ belong together, which hashes all of the source, reads, cuts, writes, takes the 
 file and waits for the disk. The copy reads what slicing wrote, writes it and waits for the disk; it
 uses neither reflinks nor copying inside the kernel. The figures are medians, the peak is the
 kernel's own mark of resident memory (VmHWM), file-backed pages included. Files are read as the
-system holds them, mostly from its cache. The exit status is 1 if a target was missed.
+system holds them, mostly from its cache. With ``--edit`` half of every projection's weights are
+also zeroed by magnitude, all of the source being written, beside a copy of that. The exit status is
+1 if a target was missed.
 """
 
 import argparse
@@ -52,6 +55,22 @@ from nemo_bielik.pruning.slice import apply_plan
 source, plan, output = map(Path, sys.argv[1:])
 with atomic_directory(output) as scratch:
     apply_plan(Checkpoint.open(source), PruningPlan.load(plan), scratch)
+"""
+_EDIT = """
+import sys
+from pathlib import Path
+from nemo_bielik.artifacts import WeightEdit
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.files import atomic_directory
+from nemo_bielik.pruning.magnitude import editor
+from nemo_bielik.pruning.slice import apply_edit
+directory, output = map(Path, sys.argv[1:])
+source = Checkpoint.open(directory)
+edit = WeightEdit(
+    arch=source.arch, method="magnitude", sparsity=0.5, source_model=source.fingerprint()
+)
+with atomic_directory(output) as scratch:
+    apply_edit(source, edit, editor(source, None, edit), scratch)
 """
 _COPY = """
 import os, sys
@@ -162,6 +181,32 @@ def measure(source: Path, place: Path, repeats: int) -> dict[str, float]:
     }
 
 
+def measure_edit(source: Path, place: Path, repeats: int) -> dict[str, float]:
+    """Zero half of the weights of `source` by magnitude and copy the result, in turns."""
+    edited, copied = place / "edited", place / "copied"
+    times: list[float] = []
+    copies: list[float] = []
+    peaks: list[int] = []
+    for repeat in range(repeats):
+        cache = place / f"cache-edit-{repeat}"
+        seconds, peak = run(_EDIT, source, edited, cache=cache)
+        times.append(seconds)
+        peaks.append(peak)
+        copies.append(run(_COPY, edited, copied, cache=cache)[0])
+        written = size(copied)
+        assert written == size(edited)
+        shutil.rmtree(edited)
+        shutil.rmtree(copied)
+    seconds, copy = map(statistics.median, (times, copies))
+    return {
+        "written_gigabytes": written / 1e9,
+        "seconds": seconds,
+        "copy_seconds": copy,
+        "ratio": copy / seconds,
+        "peak_rss_bytes": max(peaks),
+    }
+
+
 def measure_candidates(source: Path, place: Path, count: int) -> dict[str, float]:
     """Cut `source` to `count` candidates of Table 2, one after the other, as commands would."""
     times, written, cache = [], 0, place / "cache-candidates"
@@ -185,7 +230,7 @@ def size(directory: Path) -> int:
 
 def benchmark(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Generate every size in turn, measure it and remove it again."""
-    growth, candidates = [], {}
+    growth, candidates, edit = [], {}, {}
     sizes = {options.gigabytes, *(GROWTH_GIGABYTES if options.growth else ())}
     for gigabytes in sorted(sizes):
         here = place / f"{gigabytes:g}"
@@ -199,16 +244,19 @@ def benchmark(options: argparse.Namespace, place: Path) -> dict[str, Any]:
             main_row = row
             if options.candidates:
                 candidates = measure_candidates(here / "source", here, options.candidates)
+            if options.edit:
+                edit = measure_edit(here / "source", here, options.repeats)
         shutil.rmtree(here)
     return {
         "throughput_ratio": main_row["ratio"],
         "known_source_throughput_ratio": main_row["known_source_ratio"],
-        "peak_rss_bytes": max(row["peak_rss_bytes"] for row in growth),
+        "peak_rss_bytes": max(row["peak_rss_bytes"] for row in [*growth, edit] if row),
         "target_ratio": TARGET_RATIO,
         "target_peak_rss_bytes": TARGET_PEAK_BYTES,
         "cpus": len(os.sched_getaffinity(0)),
         "growth": growth,
         "candidates": candidates,
+        "edit": edit,
     }
 
 
@@ -226,6 +274,12 @@ def print_table(result: Mapping[str, Any]) -> None:
             f"{many['candidates']} candidates from one source: {many['seconds']:.1f} s for "
             f"{many['written_gigabytes']:.2f} GB, the first {many['first_seconds']:.1f} s"
         )
+    if edit := result["edit"]:
+        print(
+            f"magnitude's edit: {edit['seconds']:.1f} s for {edit['written_gigabytes']:.2f} GB, "
+            f"copy {edit['copy_seconds']:.1f} s, ratio {edit['ratio']:.2f}, peak "
+            f"{edit['peak_rss_bytes'] / 2**20:.0f} MiB"
+        )
 
 
 def main() -> int:
@@ -235,6 +289,7 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the source")
     parser.add_argument("--growth", action="store_true", help="also 0.5, 1, 2, 4 and 8 GB")
     parser.add_argument("--candidates", type=int, default=10, help="of Table 2, at most 10")
+    parser.add_argument("--edit", action="store_true", help="also zero weights by magnitude")
     parser.add_argument("--repeats", type=int, default=3, help="of which the median is shown")
     parser.add_argument("--directory", type=Path, help="where to work (default: temporary files)")
     options = parser.parse_args()

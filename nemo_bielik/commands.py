@@ -81,7 +81,7 @@ COMMANDS: tuple[Command, ...] = (
         "score --merge",
         "nemo_bielik.pruning.merge:MergeConfig",
         "nemo_bielik.pruning.merge:merge",
-        "one score table from several, by weights",
+        "one score directory from several, by weights",
     ),
     Command(
         "depth",

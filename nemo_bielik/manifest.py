@@ -40,7 +40,7 @@ class Manifest:
         value = load_json(directory / MANIFEST_NAME, "manifest")
         with explain_fields("manifest", directory / MANIFEST_NAME):
             for name in ("config", "inputs", "results"):
-                if not isinstance(value[name], dict):
+                if not isinstance(value.get(name, {}), dict):
                     raise TypeError(f"{name} must be an object")
             return cls(**value)
 

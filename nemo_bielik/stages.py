@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,19 @@ def stage_output(
         yield scratch
         seconds = round(time.monotonic() - started, 3)
         dataclasses.replace(manifest, wall_seconds=seconds, results=results).save(scratch)
+
+
+def claim_work(work: Path, manifest: Manifest, ignore: Collection[str] = ()) -> None:
+    """Mark unfinished `work` as this recipe's, whatever the settings named in `ignore` say.
+
+    Raises `StorageError` if another recipe's work lies there.
+    """
+    settings = {name: value for name, value in manifest.config.items() if name not in ignore}
+    recipe = dataclasses.replace(manifest, config=settings)
+    if (work / MANIFEST_NAME).is_file():
+        is_done(work, recipe)  # raises if it is another recipe's
+    else:
+        recipe.save(work)
 
 
 def _differences(found: Manifest, wanted: Manifest) -> list[str]:

@@ -89,6 +89,48 @@ class LoraConfig:
 
 
 @dataclass(kw_only=True)
+class StabilityConfig:
+    """When a step's loss or gradients betray that it would do harm, and what is done then.
+
+    A loss or gradient norm that is no number always counts. A deviation is 1.4826 times the median
+    distance from the median, the standard deviation where losses are normally distributed.
+    """
+
+    policy: Literal["stop", "skip", "rollback"] = field(
+        default="stop",
+        metadata={
+            "help": "stop the run; skip the step's update; or roll back to the last checkpoint and "
+            "skip the batches from there up to the harmful one"
+        },
+    )
+    loss_spike: float = field(
+        default=0.0,
+        metadata={
+            "help": "deviations above the median of recent losses that a loss may be; 0: any"
+        },
+    )
+    window: int = field(default=50, metadata={"help": "recent steps that a spike is judged by"})
+    grad_norm_limit: float = field(
+        default=0.0, metadata={"help": "largest gradient norm before clipping; 0: any"}
+    )
+    max_incidents: int = field(
+        default=10, metadata={"help": "harmful steps after which the run stops all the same"}
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("loss_spike", "grad_norm_limit"):
+            value = getattr(self, name)
+            _require(
+                0 <= value < math.inf, f"stability.{name}", value, "finite and 0 (off) or more"
+            )
+        _require(self.window >= 10, "stability.window", self.window, "at least 10")
+        _require(
+            self.max_incidents >= 1, "stability.max_incidents", self.max_incidents, "at least 1"
+        )
+
+
+@dataclass(kw_only=True)
 class TrainSettings:
     """How long and how fast to train, on how many processes; `TrainConfig` adds what on what."""
 
@@ -109,6 +151,7 @@ class TrainSettings:
     seed: int = field(default=1, metadata={"help": "order of the training text"})
     optim: OptimConfig = field(default_factory=OptimConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
@@ -126,6 +169,8 @@ class TrainSettings:
             )
         if self.keep == "best" and not self.eval_interval:
             raise ConfigError("keep=best needs an eval_interval above 0")
+        if self.stability.policy == "rollback" and not self.save_interval:
+            raise ConfigError("stability.policy=rollback needs a save_interval above 0")
         if self.optim.warmup_iters >= self.iters:
             raise ConfigError(
                 f"optim.warmup_iters is {self.optim.warmup_iters}; it must be below iters "

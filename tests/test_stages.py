@@ -71,6 +71,22 @@ def test_a_folder_of_something_else_is_refused(config):
         run(config, {})
 
 
+def test_unfinished_work_is_its_recipes_whatever_is_ignored(config, tmp_path):
+    def claim(sizes=(1, 2), ignore=(), **inputs):
+        changed = Config(**{**vars(config), "sizes": sizes})
+        manifest = stages.describe("test", changed, {"model": "hash"} | inputs)
+        stages.claim_work(tmp_path, manifest, ignore)
+
+    claim(ignore=("sizes",))
+    claim(ignore=("sizes",))
+    claim(sizes=(3,), ignore=("sizes",))
+    assert "sizes" not in Manifest.load(tmp_path).config
+    with pytest.raises(StorageError, match="with another input model; remove it"):
+        claim(ignore=("sizes",), model="other")
+    with pytest.raises(StorageError, match="with another setting sizes"):
+        claim()
+
+
 def test_a_failing_stage_leaves_nothing(config, tmp_path):
     manifest = stages.describe("test", config, {})
     with (

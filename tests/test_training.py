@@ -15,6 +15,7 @@ from nemo_bielik.training import (
     LoraConfig,
     OptimConfig,
     ParallelConfig,
+    StabilityConfig,
     TrainConfig,
     TrainSettings,
     check_layout,
@@ -63,6 +64,13 @@ def refusal(action):
         (LoraConfig, "lora.", "rank", -1, "0 (off) or more"),
         (LoraConfig, "lora.", "alpha", 0.0, "finite and above 0"),
         (LoraConfig, "lora.", "alpha", NAN, "finite and above 0"),
+        *(
+            (StabilityConfig, "stability.", name, value, "finite and 0 (off) or more")
+            for name in ("loss_spike", "grad_norm_limit")
+            for value in (-1.0, NAN)
+        ),
+        (StabilityConfig, "stability.", "window", 9, "at least 10"),
+        (StabilityConfig, "stability.", "max_incidents", 0, "at least 1"),
         (TrainSettings, "", "eval_interval", -1, "0 (never) or more"),
         (TrainSettings, "", "save_interval", -1, "0 (never) or more"),
     ],
@@ -74,7 +82,20 @@ def test_a_value_out_of_range_names_field_value_and_what_is_allowed(
     assert message == f"{prefix}{name} is {value!r}; it must be {allowed}"
 
 
+def test_an_unknown_policy_names_those_that_are_allowed():
+    message = refusal(lambda: StabilityConfig(policy="ignore"))
+    assert message == "policy is 'ignore'; allowed are stop, skip, rollback"
+
+
+def test_rolling_back_needs_checkpoints_to_roll_back_to():
+    stability = StabilityConfig(policy="rollback")
+    message = refusal(lambda: TrainSettings(stability=stability))
+    assert message == "stability.policy=rollback needs a save_interval above 0"
+    TrainSettings(stability=stability, save_interval=1)
+
+
 def test_the_limits_themselves_are_allowed():
+    StabilityConfig(loss_spike=0.0, grad_norm_limit=0.0, window=10, max_incidents=1)
     ParallelConfig(tensor=1, pipeline=1, data=1)
     OptimConfig(max_lr=1e-3, min_lr=1e-3, warmup_iters=0, weight_decay=0, clip_grad=0)
     OptimConfig(min_lr=0)
@@ -163,6 +184,7 @@ def test_fields_build_the_same_settings_again(tmp_path):
         keep="best",
         keep_zeros=True,
         lora=LoraConfig(alpha=8.0),  # a rank would exclude keep_zeros
+        stability=StabilityConfig(policy="skip"),
         precision="bf16",
         seed=4,
         optim=OptimConfig(max_lr=1e-3, min_lr=1e-4),

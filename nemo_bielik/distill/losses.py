@@ -70,21 +70,6 @@ def distillation_loss(
     return total, mask.sum()
 
 
-def forward_kl(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    mask: Tensor,
-    temperature: float = 1.0,
-    group: Group = None,
-) -> tuple[Tensor, Tensor]:
-    """Return T² · Σ_tokens KL(softmax(z_t/T) ‖ softmax(z_s/T)) and the number of tokens.
-
-    The report's loss (equation 11): `distillation_loss` with nothing but a temperature.
-    """
-    loss = LossConfig(temperature=temperature)
-    return distillation_loss(student_logits, teacher_logits, mask, loss, group=group)
-
-
 def check_shapes(
     student: torch.Size, teacher: Teacher, mask: Tensor, labels: Tensor | None, loss: LossConfig
 ) -> None:

@@ -1,10 +1,11 @@
 """The distillation stage: a student directory and its teacher in, a recovered student out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.stages import is_done
 from nemo_bielik.training import TrainConfig, check_layout, prepare
@@ -12,22 +13,38 @@ from nemo_bielik.training import TrainConfig, check_layout, prepare
 
 @dataclass(kw_only=True)
 class DistillConfig(TrainConfig):
-    """Train `model`, the student, on the distribution of `teacher`: no labels, logits only.
+    """Train `model`, the student, on the distribution of `teacher`, by the loss of `LossConfig`.
 
     The report calls its temperature high without a figure. Ours is 1, where the loss is the plain
     KL between the two models' predictions; docs/temperature.md measures 1 to 4.
     """
 
     teacher: Path = field(metadata={"help": "model directory of the original"})
+    divergence: Literal["forward-kl", "reverse-kl", "jensen-shannon"] = field(
+        default="forward-kl", metadata={"help": "what the two distributions are compared by"}
+    )
     temperature: float = field(default=1.0, metadata={"help": "T of both softmaxes"})
+    beta: float = field(default=0.5, metadata={"help": "teacher's share in jensen-shannon"})
+    label_weight: float = field(
+        default=0.0, metadata={"help": "share of the cross-entropy with the labels, 0 to 1"}
+    )
     engine: Literal["bielik", "stock"] = field(
         default="bielik", metadata={"help": "stock: Megatron-Bridge's own distill(), to compare"}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be above 0")
+        loss = self.loss
+        if self.engine == "stock" and (loss.divergence != "forward-kl" or loss.label_weight):
+            raise ConfigError(
+                "engine=stock knows divergence=forward-kl with label_weight=0 only, not "
+                f"{loss.divergence} with {loss.label_weight}; leave engine as it is"
+            )
+
+    @property
+    def loss(self) -> LossConfig:
+        """What is minimised; raises `ConfigError` for a setting out of its range."""
+        return LossConfig(**{part.name: getattr(self, part.name) for part in fields(LossConfig)})
 
 
 def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
@@ -60,5 +77,5 @@ def distill(config: DistillConfig) -> None:
     if config.engine == "stock":
         objective = StockDistillation(config.teacher, config.temperature)
     else:
-        objective = Distillation(LiveTeacher(config.teacher), config.temperature)
+        objective = Distillation(LiveTeacher(config.teacher), config.loss)
     run_training(config, objective, manifest)

@@ -47,26 +47,24 @@ class Metrics(Callback):
             self.started -= kept[-1]["seconds"] if kept else 0.0
 
     def on_train_step_end(self, context: CallbackContext) -> None:
-        """Record the step; raise `DataError` once the loss is no number."""
+        """Record the step; one that was not taken has no loss."""
         if not self.writes:
             return
         assert context.loss_dict is not None
-        loss = float(next(iter(context.loss_dict.values())))
         step = context.state.train_state.step + 1
-        if not math.isfinite(loss):
-            raise DataError(
-                f"training diverged at step {step}: the loss is {loss}; lower optim.max_lr or "
-                "check the data"
-            )
-        self._write(
-            step=step,
-            tokens=step * self.config.tokens // self.config.iters,
-            loss=loss,
-            grad_norm=context.grad_norm,
-            learning_rate=_learning_rate(context),
-        )
-        self.bar.update()
-        self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        values: dict[str, Any] = {
+            "step": step,
+            "tokens": step * self.config.tokens // self.config.iters,
+        }
+        if context.skipped_iter:
+            values["skipped"] = True
+        else:
+            values["loss"] = float(next(iter(context.loss_dict.values())))
+            values["grad_norm"] = context.grad_norm
+            values["learning_rate"] = _learning_rate(context)
+            self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+        self._write(**values)
+        self.bar.update(step - self.bar.n)
 
     def on_eval_end(self, context: CallbackContext) -> None:
         """Record a validation."""
@@ -146,9 +144,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Return what a reader wants of a finished run's metrics."""
+    """Return what a reader wants of a finished run's metrics; raise `DataError` without a step."""
     lines = read_metrics(path)
     losses = [line["loss"] for line in lines if "loss" in line]
+    if not losses:
+        raise DataError(f"{path}: no step was taken; see incidents.jsonl beside it")
     validations = [line for line in lines if "validation_loss" in line]
     summary: dict[str, Any] = {
         "steps": len(losses),

@@ -4,10 +4,10 @@ Everything unfinished lies in ``.OUTPUT.work`` beside the output (checkpoints, m
 output itself appears whole at the end, and the same command continues after a kill.
 """
 
-import contextlib
 import shutil
+import signal
+import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ from megatron.bridge.training.config import (
     TokenizerConfig,
     TrainingConfig,
 )
+from megatron.bridge.training.initialize import destroy_global_state
 from megatron.bridge.training.pretrain import pretrain
 
-from nemo_bielik.errors import DataError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import PackedText, require_packable
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
+from nemo_bielik.megatron.checkpoints import last_complete, sealed_checkpoints
 from nemo_bielik.megatron.cpu import on_cpu
 from nemo_bielik.megatron.lora import adapt
 from nemo_bielik.megatron.model import (
@@ -43,6 +44,7 @@ from nemo_bielik.megatron.model import (
 )
 from nemo_bielik.megatron.objectives import Objective
 from nemo_bielik.megatron.sparse import keep_zeros
+from nemo_bielik.megatron.stability import RollBack, StepGuard, steps_to_skip
 from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_sharded_adam
 from nemo_bielik.stages import is_done, stage_output
 from nemo_bielik.training import TrainConfig, work_directory
@@ -58,9 +60,25 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
         if on_rank_zero(lambda: is_done(config.output, manifest)):
             return
         on_rank_zero(lambda: _open_work(work, manifest))
+        while not _trained(config, objective, work):
+            destroy_global_state()
+        on_rank_zero(lambda: _publish(config, work, manifest))
+
+
+def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
+    """Train from the last whole checkpoint; return False where a harmful step rolls it back."""
+    last_complete(work / "checkpoints")
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
         with quiet(work / f"engine.rank{dist.get_rank()}.log"):
             _train(config, objective, work)
-        on_rank_zero(lambda: _publish(config, work, manifest))
+    except RollBack as step:
+        if dist.get_rank() == 0:
+            print(f"{step}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
+        return False
+    finally:  # Bridge answers the signal, but gives it back only after a run that ended well
+        signal.signal(signal.SIGTERM, terminate)
+    return True
 
 
 def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
@@ -68,7 +86,9 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     install_sharded_adam()
     require_packable(config.micro_batch_size, config.parallel.pipeline)
     bridge = open_bridge(config.model)
+    guard = StepGuard(config, work)
     callbacks: list[Callback] = [
+        guard,
         Metrics(work / "metrics.jsonl", config),
         Export(bridge, config.model, work / "last"),
     ]
@@ -81,8 +101,9 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     container = _container(config, provider, work)
     if config.lora.rank:
         adapt(container, config.lora, config.seed)
-    with _divergence_explained():
-        pretrain(container, objective, callbacks=callbacks)
+    container.train.iterations_to_skip = steps_to_skip(guard.incidents)
+    with sealed_checkpoints():
+        pretrain(container, guard.watch(objective), callbacks=callbacks)
 
 
 def _container(config: TrainConfig, provider: Any, work: Path) -> ConfigContainer:
@@ -113,7 +134,7 @@ def _container(config: TrainConfig, provider: Any, work: Path) -> ConfigContaine
             use_distributed_optimizer=distributed_optimizer,
             overlap_grad_reduce=False,
             overlap_param_gather=False,
-            check_for_nan_in_grad=True,
+            check_for_nan_in_grad=False,  # it would end one rank; `StepGuard` asks all of them
         ),
         dataset=PackedText(
             train=config.train_data,
@@ -178,19 +199,7 @@ def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
         for path in (work / config.keep).iterdir():
             path.rename(scratch / path.name)
         (scratch / "training").mkdir()
-        for name in ("metrics.jsonl", "tensorboard"):
-            (work / name).rename(scratch / "training" / name)
+        for name in ("metrics.jsonl", "incidents.jsonl", "tensorboard"):
+            if (work / name).exists():
+                (work / name).rename(scratch / "training" / name)
     shutil.rmtree(work)
-
-
-@contextlib.contextmanager
-def _divergence_explained() -> Iterator[None]:
-    """Turn Megatron's check of gradients, which may come before any loss is NaN, into one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "in local grad norm" not in str(error):
-            raise
-        raise DataError(
-            "training diverged: its gradients are no numbers; lower optim.max_lr or check the data"
-        ) from error

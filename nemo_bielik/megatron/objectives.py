@@ -15,10 +15,14 @@ from megatron.bridge.training.state import GlobalState
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 from megatron.core.transformer.module import MegatronModule
+from megatron.core.utils import unwrap_model
 from torch import Tensor
 
-from nemo_bielik.distill.losses import forward_kl
+from nemo_bielik.distill.fused import OutputLayer, fused_loss
+from nemo_bielik.distill.loss_config import LossConfig
+from nemo_bielik.distill.top_k import TopK
 from nemo_bielik.megatron.batches import Batch, next_batch
+from nemo_bielik.megatron.output_layer import output_layer, return_hidden
 from nemo_bielik.megatron.teacher import TeacherSource
 from nemo_bielik.training import TrainConfig
 
@@ -58,33 +62,46 @@ class NextToken:
 
 
 class Distillation:
-    """Forward KL to a teacher's distribution, wherever that comes from; no labels."""
+    """A divergence from a teacher's distribution, wherever that comes from; labels if asked for.
 
-    def __init__(self, source: TeacherSource, temperature: float) -> None:
-        self.source, self.temperature = source, temperature
+    The model ends at its hidden states: `fused_loss` makes logits of a few tokens at a time.
+    """
+
+    def __init__(self, source: TeacherSource, loss: LossConfig) -> None:
+        self.source, self.loss = source, loss
 
     def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
-        """Attach the teacher."""
+        """Attach the teacher and take the logits away."""
         self.source.attach(provider, config)
+
+        def end_at_hidden(model: list[MegatronModule]) -> list[MegatronModule]:
+            for chunk in model:
+                return_hidden(chunk)
+            return model
+
+        provider.register_pre_wrap_hook(end_at_hidden)
         return provider
 
     def __call__(
         self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
     ) -> Step:
-        """Return the student's output and its loss against the teacher's logits."""
+        """Return the student's hidden states [b, s, hidden] and their loss against the teacher."""
         batch = next_batch(data_iterator)
-        output, teacher_logits = self.source.read(model(**batch.model_inputs()), batch)
-        return output, partial(self._loss, batch, teacher_logits)
+        output, teacher = self.source.read(model, model(**batch.model_inputs()), batch)
+        return output, partial(self._loss, batch, unwrap_model(model), teacher)
 
-    def _loss(self, batch: Batch, teacher_logits: Tensor | None, student_logits: Tensor) -> Loss:
-        assert teacher_logits is not None, "the loss is taken on the last stage"
-        total, _ = forward_kl(
-            student_logits,
-            teacher_logits,
-            batch.loss_mask.view(student_logits.shape[:2]),
-            self.temperature,
-            parallel_state.get_tensor_model_parallel_group(),
-        )
+    def _loss(
+        self,
+        batch: Batch,
+        student: MegatronModule,
+        teacher: OutputLayer | TopK | None,
+        hidden: Tensor,
+    ) -> Loss:
+        assert teacher is not None, "the loss is taken on the last stage"
+        labels, mask = (x.view(hidden.shape[:2]) for x in (batch.labels, batch.loss_mask))
+        group = parallel_state.get_tensor_model_parallel_group()
+        layer = output_layer(student, hidden)
+        total, _ = fused_loss(layer, teacher, mask, self.loss, labels, group)
         return counted(total, batch)
 
 

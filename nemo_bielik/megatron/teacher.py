@@ -12,8 +12,11 @@ from megatron.core.utils import unwrap_model
 from modelopt.torch.distill import DistillationModel
 from torch import Tensor
 
+from nemo_bielik.distill.fused import OutputLayer
+from nemo_bielik.distill.top_k import TopK
 from nemo_bielik.megatron.batches import Batch
 from nemo_bielik.megatron.model import model_provider, open_bridge
+from nemo_bielik.megatron.output_layer import output_layer, return_hidden
 from nemo_bielik.megatron.upstream_fixes import install_pipeline_shapes
 from nemo_bielik.training import TrainConfig
 
@@ -24,8 +27,13 @@ class TeacherSource(Protocol):
     def attach(self, provider: GPTModelProvider, config: TrainConfig) -> None:
         """Prepare the student's provider before its model is built."""
 
-    def read(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Split a forward pass into (student's output, teacher's logits on the last stage)."""
+    def read(
+        self, model: MegatronModule, output: Any, batch: Batch
+    ) -> tuple[Tensor, OutputLayer | TopK | None]:
+        """Split a forward pass into (student's output, what the loss needs of the teacher).
+
+        The latter is None on all but the last stage, where the former are hidden states.
+        """
 
 
 class LiveTeacher:
@@ -48,15 +56,21 @@ class LiveTeacher:
 
         provider.register_pre_wrap_hook(pair)
 
-    def read(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return what `TeacherStudent.forward` computed."""
-        return output if isinstance(output, tuple) else (output, None)
+    def read(
+        self, model: MegatronModule, output: Any, batch: Batch
+    ) -> tuple[Tensor, OutputLayer | None]:
+        """Return what `TeacherStudent.forward` computed, with the teacher's output weight."""
+        if not isinstance(output, tuple):
+            return output, None
+        student, teacher = output
+        return student, output_layer(unwrap_model(unwrap_model(model).teacher), teacher)
 
 
 class TeacherStudent(MegatronModule):
     """A student to train with a frozen teacher beside it, as one model for Megatron.
 
     The teacher is no submodule: optimizer, gradient buffers and checkpoints see the student alone.
+    It ends at its hidden states; whether the student does, is its objective's to say.
     Between pipeline stages both hidden states travel in one tensor, [s, b, h_student + h_teacher].
     """
 
@@ -64,6 +78,7 @@ class TeacherStudent(MegatronModule):
         super().__init__(config=student.config)
         self.student = student
         teacher.requires_grad_(False).eval()
+        return_hidden(unwrap_model(teacher))
         self.__dict__["teacher"] = teacher
 
     def __getattr__(self, name: str) -> Any:
@@ -86,7 +101,7 @@ class TeacherStudent(MegatronModule):
         self.teacher.set_input_tensor([teacher.detach()])
 
     def forward(self, **inputs: Any) -> Any:
-        """Return (student logits, teacher logits) on the last stage, one joint tensor before."""
+        """Return (student's, teacher's) output on the last stage, one joint tensor before."""
         with torch.no_grad():
             teacher = self.teacher(**inputs)
         student = self.student(**inputs)

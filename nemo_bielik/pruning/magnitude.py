@@ -5,7 +5,7 @@ the report's equation 1. Magnitudes are compared as float32, which is exact for 
 bf16, fp16 and fp32.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,7 @@ from nemo_bielik.artifacts import WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.progress import progress
-from nemo_bielik.pruning.sparsity import Sparsity, first_ties, projections
-from nemo_bielik.tensors import TensorRow
+from nemo_bielik.pruning.sparsity import Sparsity, first_ties, projections, row_parts, zero_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 _HALF_BITS = 16
 _HALF = 1 << _HALF_BITS
-_PART = 1 << 22
 
 
 def editor(source: Checkpoint, scores: Path | None, edit: WeightEdit) -> "Editor":
@@ -45,13 +43,21 @@ def editor(source: Checkpoint, scores: Path | None, edit: WeightEdit) -> "Editor
                 "scope=model means nothing to it; use scope=layer"
             )
         threshold = model_threshold(source, sparsity)
-        return lambda row, weight: _zero_below(weight, threshold, row.name)
+        return lambda row, weight: _zero_below(
+            weight, threshold.bits, threshold.kept_ties[row.name]
+        )
     return lambda row, weight: prune_weight(weight, sparsity)
 
 
 def prune_weight(weight: "Tensor", sparsity: Sparsity) -> "Tensor":
-    """Return `weight` [out, in] with its smallest weights, or those of every group, zeroed."""
-    return weight.masked_fill(~sparsity.keep_in_tensor(weight.abs().float()), 0)
+    """Return `weight` [out, in] with its smallest weights, or those of every group, zeroed.
+
+    Beyond the result it takes about 60 MB, whatever the size.
+    """
+    if sparsity.m:
+        return zero_rows(weight, lambda rows: sparsity.keep_in_rows(rows.abs().float()))
+    cut, gone = _cut(lambda what: [weight], sparsity.zeros(weight.numel()))
+    return _zero_below(weight, cut, _count_equal(weight, cut) - gone)
 
 
 @dataclass(frozen=True)
@@ -70,30 +76,42 @@ class Threshold:
 def model_threshold(source: Checkpoint, sparsity: Sparsity) -> Threshold:
     """Find the magnitude below which exactly the wanted number of all projections' weights lie.
 
-    Non-negative floats order as the integers with their bits, so the threshold is found digit by
-    digit: a histogram of the upper 16 bits, then one of the lower 16 bits below the upper ones of
-    the threshold. A third pass counts the weights that equal it, and ties are kept in the table's
-    order. Memory holds one matrix.
+    Every projection is read three times, one at a time: for the two digits of the threshold and to
+    count the weights that equal it. Of these the first stay, in the table's order.
     """
-    zeros = sparsity.zeros(sum(row.numel for row in projections(source.arch)))
-    upper, left = _digit(source, "upper bits", zeros, lambda bits: bits >> _HALF_BITS)
-    lower, left = _digit(
-        source,
-        "lower bits",
-        left,
-        lambda bits: bits[bits >> _HALF_BITS == upper] & (_HALF - 1),
-    )
-    cut = upper << _HALF_BITS | lower
-    ties = {row.name: int((bits == cut).sum()) for row, bits in _magnitude_bits(source, "ties")}
-    allowed, kept = sum(ties.values()) - left, {}
-    for name, count in ties.items():
-        kept[name] = min(count, allowed)
-        allowed -= kept[name]
+    rows = projections(source.arch)
+
+    def weights(what: str) -> "Iterator[Tensor]":
+        for row in progress(rows, desc=f"threshold, {what}", unit="tensor"):
+            yield source.read(row.name)
+
+    cut, gone = _cut(weights, sparsity.zeros(sum(row.numel for row in rows)))
+    ties = [_count_equal(weight, cut) for weight in weights("ties")]
+    allowed, kept = sum(ties) - gone, {}
+    for row, count in zip(rows, ties, strict=True):
+        kept[row.name] = min(count, allowed)
+        allowed -= kept[row.name]
     return Threshold(cut, kept)
 
 
+def _cut(weights: "Callable[[str], Iterable[Tensor]]", count: int) -> tuple[int, int]:
+    """Return the bits of the `count`-th smallest magnitude, and how many equal ones go with it.
+
+    Non-negative floats order as the integers with their bits, so they are found digit by digit: a
+    histogram of the upper 16 bits, then one of the lower 16 bits below the upper ones found.
+    `weights` is called for either, with what it is for, and yields all matrices that compete.
+    """
+    upper, left = _digit(weights("upper bits"), count, lambda bits: bits >> _HALF_BITS)
+    lower, left = _digit(
+        weights("lower bits"),
+        left,
+        lambda bits: bits[bits >> _HALF_BITS == upper] & (_HALF - 1),
+    )
+    return upper << _HALF_BITS | lower, left
+
+
 def _digit(
-    source: Checkpoint, what: str, count: int, digit: Callable[["Tensor"], "Tensor"]
+    weights: "Iterable[Tensor]", count: int, digit: "Callable[[Tensor], Tensor]"
 ) -> tuple[int, int]:
     """Return the digit of the `count`-th smallest magnitude, and its rank among those with it.
 
@@ -102,29 +120,33 @@ def _digit(
     import torch
 
     histogram = torch.zeros(_HALF, dtype=torch.int64)
-    for _, bits in _magnitude_bits(source, what):
-        for part in torch.split(
-            bits, _PART
-        ):  # a histogram needs several times the memory of its input
-            histogram += torch.bincount(digit(part), minlength=_HALF)
+    for weight in weights:
+        for rows in row_parts(weight):
+            histogram += torch.bincount(digit(_bits(rows).flatten()), minlength=_HALF)
     below = histogram.cumsum(0)
     found = int(torch.searchsorted(below, count))
     return found, count - int(below[found] - histogram[found])
 
 
-def _magnitude_bits(source: Checkpoint, what: str) -> Iterator[tuple[TensorRow, "Tensor"]]:
-    for row in progress(projections(source.arch), desc=f"threshold, {what}", unit="tensor"):
-        yield row, _bits(source.read(row.name)).flatten()
-
-
 def _bits(weight: "Tensor") -> "Tensor":
     import torch
 
-    return weight.float().abs().view(torch.int32)
+    return weight.abs().float().view(torch.int32)
 
 
-def _zero_below(weight: "Tensor", threshold: Threshold, name: str) -> "Tensor":
-    bits = _bits(weight).view(1, -1)
-    ties = first_ties(bits == threshold.bits, threshold.kept_ties[name])
-    keep = (bits > threshold.bits) | ties
-    return weight.masked_fill(~keep.view(weight.shape), 0)
+def _count_equal(weight: "Tensor", cut: int) -> int:
+    return sum(int((_bits(rows) == cut).sum()) for rows in row_parts(weight))
+
+
+def _zero_below(weight: "Tensor", cut: int, kept_ties: int) -> "Tensor":
+    """Zero what lies below `cut`, and of what equals it all but the first `kept_ties`."""
+    left = kept_ties
+
+    def keep(rows: "Tensor") -> "Tensor":
+        nonlocal left
+        bits = _bits(rows)
+        ties = first_ties((bits == cut).view(1, -1), left).view(rows.shape)
+        left -= int(ties.sum())
+        return (bits > cut) | ties
+
+    return zero_rows(weight, keep)

@@ -1,8 +1,9 @@
 """Learn Sheared LLaMA's masks on the Megatron model: the loop, and what survives a kill.
 
 Everything unfinished lies in ``.OUTPUT.work`` beside the output: metrics.jsonl and, every
-`save_interval` steps, the state from which the same command continues. All ranks draw the same
-masks and read their share of the same sequences, so a layout changes nothing but speed.
+`save_interval` steps, the state from which the same command continues, on another layout too: all
+ranks draw the same masks and read their share of the same sequences. Where the learned shape misses
+its target, only the curve stays there, and any settings may start anew.
 """
 
 import json
@@ -10,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 
@@ -29,7 +30,7 @@ from nemo_bielik.pruning.mask_learning import MaskLearner
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.pruning.sheared_llama import MASKS_NAME, MaskTable
 from nemo_bielik.pruning.shearing import domain_names, target_shape
-from nemo_bielik.stages import is_done, stage_output
+from nemo_bielik.stages import claim_work, stage_output
 from nemo_bielik.training import work_directory
 
 _STATE, _METRICS = "state.safetensors", "metrics.jsonl"
@@ -39,7 +40,8 @@ def collect(config: ScoreConfig, checkpoint: Checkpoint, manifest: Manifest) -> 
     """Learn the masks for `config.shearing.target` and publish `config.output`.
 
     Every rank calls it. Raises `ConfigError` for settings that do not fit the model or each
-    other, and where the learned shape does not meet its target exactly.
+    other, and where the learned shape misses its target by more than `shearing.tolerance`.
+    Raises `StorageError` if another recipe's unfinished work lies in the way.
     """
     started = time.monotonic()
     target = target_shape(checkpoint.arch, config.shearing.target)
@@ -50,19 +52,12 @@ def collect(config: ScoreConfig, checkpoint: Checkpoint, manifest: Manifest) -> 
     rank = os.environ.get("RANK", "0")
     settings = (config.model, config.parallel, config.sequence_length, config.precision)
     with quiet(work / f"engine.rank{rank}.log"), inference_model(*settings) as (_, model):
-        on_rank_zero(lambda: _claim(work, manifest))
+        on_rank_zero(lambda: claim_work(work, manifest, ignore=("parallel",)))
         learner, text = learn(config, checkpoint.arch, target, model, work)
         table = mask_table(learner, checkpoint.arch, target, checkpoint.fingerprint())
         on_rank_zero(lambda: _publish(config, manifest, table, text, work, started))
     if rank == "0":
         shutil.rmtree(work)
-
-
-def _claim(work: Path, manifest: Manifest) -> None:
-    """Mark unfinished work as this recipe's; raise `StorageError` if it is another's."""
-    if (work / MANIFEST_NAME).is_file():
-        is_done(work, manifest)
-    manifest.save(work)
 
 
 def mask_table(learner: MaskLearner, source: ModelArch, target: ModelArch, model: str) -> MaskTable:
@@ -99,7 +94,7 @@ def learn(
 def _take_steps(
     config: ScoreConfig, learner: MaskLearner, masked: MaskedModel, text: DomainText, work: Path
 ) -> None:
-    """Take `iters` steps, and then up to a quarter more until every size is within a half unit."""
+    """Take `iters` steps, and then up to a quarter more until every size is met."""
     settings, writes = config.shearing, dist.get_rank() == 0
     steps = range(learner.step, settings.iters + settings.iters // 4)
     bar = progress(steps, desc=config.output.name, unit="step", show=writes)
@@ -159,13 +154,8 @@ def _publish(
     work: Path,
     started: float,
 ) -> None:
-    misses = table.misses()
-    if misses:
-        more = f" and {len(misses) - 1} more" if len(misses) > 1 else ""
-        raise ConfigError(
-            f"{config.output.name}: the learned shape misses its target ({misses[0]}{more}); raise "
-            f"shearing.iters or shearing.multiplier_lr; the curve is in {work / _METRICS}"
-        )
+    if table.misses():
+        _give_up(config.output, table.misses(), work)
     curve = [json.loads(line) for line in (work / _METRICS).read_text("utf-8").splitlines()]
     results: dict[str, Any] = {
         "open": curve[-1]["open"],
@@ -179,3 +169,14 @@ def _publish(
     with stage_output(config.output, manifest, results, started=started) as scratch:
         table.save(scratch / MASKS_NAME)
         (work / _METRICS).rename(scratch / _METRICS)
+
+
+def _give_up(output: Path, misses: list[str], work: Path) -> NoReturn:
+    """Say what was missed, and let other settings have `work`; the claim goes last."""
+    for name in (_STATE, MANIFEST_NAME):
+        (work / name).unlink(missing_ok=True)
+    more = f" and {len(misses) - 1} more" if len(misses) > 1 else ""
+    raise ConfigError(
+        f"{output}: the learned shape misses its target ({misses[0]}{more}); raise shearing.iters "
+        f"or shearing.multiplier_lr and run again; the curve is in {work / _METRICS}"
+    )

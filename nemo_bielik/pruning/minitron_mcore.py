@@ -9,7 +9,6 @@ the world then gives every rank the same table, for every `_BATCHES_A_PART` micr
 The table so far is kept, so a run that was killed continues from it, on other layouts too.
 """
 
-import dataclasses
 import functools
 import os
 import shutil
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.manifest import MANIFEST_NAME, Manifest
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import require_packable
 from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
 from nemo_bielik.progress import progress
@@ -41,7 +40,7 @@ from nemo_bielik.pruning.calibration_mcore import (
     without_logits,
 )
 from nemo_bielik.pruning.score import ScoreConfig
-from nemo_bielik.stages import is_done, stage_output
+from nemo_bielik.stages import claim_work, stage_output
 from nemo_bielik.training import work_directory
 
 #: After so many micro-batches of a rank the sums of all ranks are added and kept. The places are
@@ -84,7 +83,7 @@ def collect_sums(
             config.model, config.parallel, config.sequence_length, config.precision
         ) as (_, model),
     ):
-        on_rank_zero(lambda: _open_work(work, manifest))
+        on_rank_zero(lambda: claim_work(work, manifest, ignore=("parallel",)))
         sums, layers = make_sums(checkpoint.arch, config), unwrap_model(model)[0]
         with sums.attached(layers), without_logits(layers):
             table = _run(config, checkpoint, model, sums, work)
@@ -129,15 +128,6 @@ def _table(
         model=checkpoint.fingerprint(),
         **arrays,
     )
-
-
-def _open_work(work: Path, manifest: Manifest) -> None:
-    settings = {name: value for name, value in manifest.config.items() if name != "parallel"}
-    recipe = dataclasses.replace(manifest, config=settings)
-    if (work / MANIFEST_NAME).is_file():
-        is_done(work, recipe)  # raises if it is another recipe's
-    else:
-        recipe.save(work)
 
 
 def _unfinished(work: Path) -> ScoreTable | None:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from nemo_bielik.artifacts import PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import DataError
+from nemo_bielik.pruning.methods import find_method
 from nemo_bielik.pruning.select import check_target
+from nemo_bielik.pruning.sparsity import Sparsity
 
 
 def check_plan(plan: PruningPlan, source: Checkpoint) -> None:
@@ -40,13 +42,28 @@ def check_plan(plan: PruningPlan, source: Checkpoint) -> None:
 
 
 def check_edit(edit: WeightEdit, source: Checkpoint) -> None:
-    """Raise `DataError` unless `edit` was made for `source`."""
+    """Raise `DataError` or `ConfigError` unless `edit` is sound and was made for `source`."""
+    _check_settings(edit)
     if edit.arch.replace(name=source.arch.name) != source.arch:
         raise DataError(
             f"weight edit: was made for another architecture than that of {source.directory}"
         )
     if edit.source_model and edit.source_model != source.fingerprint():
         raise DataError(f"weight edit: was made for other weights than those of {source.directory}")
+    Sparsity.parse(edit.sparsity, edit.pattern).require_fit(source.arch)
+
+
+def _check_settings(edit: WeightEdit) -> None:
+    for name in ("method", "pattern", "scope", "scores"):
+        if not isinstance(getattr(edit, name), str):
+            raise DataError(f"weight edit: {name} is {getattr(edit, name)!r}; it must be a string")
+    for name in ("sparsity", "damping"):
+        if type(getattr(edit, name)) not in (int, float):
+            raise DataError(f"weight edit: {name} is {getattr(edit, name)!r}; it must be a number")
+    if find_method(edit.method).structured:
+        raise DataError(f"weight edit: {edit.method} removes whole units and edits no weights")
+    if edit.scope not in ("layer", "model"):
+        raise DataError(f"weight edit: scope is {edit.scope!r}; it must be layer or model")
 
 
 def _check_uniform(name: str, layers: Sequence[int], kept: Sequence[Sequence[int]]) -> None:

@@ -19,6 +19,7 @@ from nemo_bielik.checkpoint import SHARD_BYTES, Checkpoint, config_text, tokeniz
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.pruning.plan_checks import check_edit, check_plan
 from nemo_bielik.pruning.select import norm_scale
+from nemo_bielik.pruning.sparsity import projections
 from nemo_bielik.pruning.stream import Blocks, Layout, lay_out, write_model
 from nemo_bielik.tensor_files import NewTensor, Raw, StoredTensor
 from nemo_bielik.tensors import TensorRow, layer_tensor_name, split_layer, tensor_rows
@@ -82,7 +83,8 @@ def apply_edit(
     """Copy `source` into the existing, empty `directory`, its projections changed by `editor`.
 
     `editor` gets the two-dimensional tensors of the layers, in layer order, one at a time, and
-    returns weights of the same shape and dtype. Memory holds one of them and its result.
+    returns weights of the same shape and dtype. Memory holds one of them, its result and what
+    `editor` needs: some 60 MB for magnitude and Wanda, gigabytes for SparseGPT (see there).
 
     Raises `DataError` if the edit was made for another model, and `CheckpointError` if a weight is
     NaN or infinite, before or after.
@@ -92,6 +94,17 @@ def apply_edit(
     blocks = _edit_blocks(source, edit, editor, zeros)
     hashes = write_model(_layout(source, edit, shard_bytes), blocks, directory, workers=1)
     return Written(Checkpoint.open(directory), hashes, zeros)
+
+
+def edited_hashes(source: Checkpoint, edit: WeightEdit, editor: "Editor") -> dict[str, str]:
+    """Return the SHA-256 of every file that `apply_edit` would write, and write nothing.
+
+    Raises as `apply_edit` does.
+    """
+    check_edit(edit, source)
+    return write_model(
+        _layout(source, edit), _edit_blocks(source, edit, editor, {}), None, workers=1
+    )
 
 
 def planned_bytes(source: Checkpoint, change: PruningPlan | WeightEdit) -> int:
@@ -195,11 +208,11 @@ def _edit_blocks(
     source: Checkpoint, edit: WeightEdit, editor: "Editor", zeros: dict[str, int]
 ) -> Blocks:
     """Return the function that reads a tensor and edits the layers' matrices; fills `zeros`."""
-    rows = {row.name: row for row in tensor_rows(source.arch)}
+    edited = {row.name: row for row in projections(source.arch)}
 
     def blocks(tensor: NewTensor) -> Iterable[Raw]:
-        row, stored = rows[tensor.name], source.tensors[tensor.name]
-        if row.layer is None or len(row.axes) != 2:
+        stored, row = source.tensors[tensor.name], edited.get(tensor.name)
+        if row is None:
             return stored.row_blocks()
         weight = source.read(row.name)
         result = editor(row, weight)

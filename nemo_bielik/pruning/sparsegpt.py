@@ -8,6 +8,10 @@ one score directory serves any ratio and pattern.
 Shapes: W [out, in]; H [in, in] = Σ x xᵀ over the calibration tokens; U [in, in], upper triangular
 with UᵀU = (H + λI)⁻¹. Row j of U / U_jj is the update of column j and all after it, with the
 columns before j fixed, and U_jj² the diagonal of the inverse of what is left of H.
+
+Memory: factorising holds two matrices the size of H, in float32; the sweep one, U, and a float32
+copy of W. For Bielik-11B's down projection (4,096 × 14,336) an H is 0.82 GB, so 1.6 GB and more are
+needed beside the weights, on the GPU where there is one.
 """
 
 import functools
@@ -50,7 +54,7 @@ def editor(source: Checkpoint, scores: Path | None, edit: WeightEdit) -> "Editor
     @functools.lru_cache(maxsize=1)  # projections with the same input follow each other
     def factor(layer: int, name: str) -> InverseFactor:
         return inverse_factor(
-            hessians.read(layer, name).to(_device()), DAMPING, f"layer {layer}, {name}"
+            hessians.read(layer, name).to(_device()), edit.damping, f"layer {layer}, {name}"
         )
 
     def prune(row: TensorRow, weight: "Tensor") -> "Tensor":
@@ -100,26 +104,32 @@ def inverse_factor(
 ) -> InverseFactor:
     """Return the upper Cholesky factor of the inverse of H + λI, λ = `damping` · mean diagonal.
 
-    H is factorised backwards, as V Vᵀ with V upper triangular; then U = V⁻¹ without ever forming
-    the inverse of H, whose own factorisation could fail by rounding.
+    With the order of rows and columns reversed, H = L Lᵀ; reversed again, L⁻¹ is U. The inverse of
+    H, whose own factorisation could fail by rounding, is never formed. `hessian` is left as it is;
+    if the caller keeps no reference to it, two matrices of its size are held at a time.
 
     Raises `DataError`, naming `where`, if H + λI is not positive definite.
     """
     import torch
 
-    damped = hessian.to(torch.promote_types(hessian.dtype, torch.float32), copy=True)
-    diagonal = damped.diagonal()
-    dead = diagonal == 0
-    diagonal += damping * diagonal.mean()
-    lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+    dead = hessian.diagonal() == 0
+    # H is symmetric: transposed, its copy lies column by column as LAPACK wants it, and factor and
+    # inverse are written over what they come from.
+    lower = hessian.flip(0, 1).to(torch.promote_types(hessian.dtype, torch.float32)).mT
+    del hessian
+    lower.diagonal().add_(damping * lower.diagonal().mean())
+    failed = torch.empty((), dtype=torch.int32, device=lower.device)
+    torch.linalg.cholesky_ex(lower, out=(lower, failed))
     if failed or not torch.isfinite(lower.diagonal()).all():
         raise DataError(
-            f"{where}: the Hessian of its inputs is not positive definite with damping {damping}; "
-            "score again with more calibration samples, or raise the damping"
+            f"{where}: the Hessian of its inputs is not positive definite with damping "
+            f"{damping:g}; score again with more calibration samples, or raise the damping, e.g. "
+            f"--damping {max(10 * damping, DAMPING):g}"
         )
-    identity = torch.eye(len(dead), dtype=damped.dtype, device=damped.device)
-    upper = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
-    return InverseFactor(upper, dead)
+    inverse = torch.eye(len(dead), dtype=lower.dtype, device=lower.device).mT
+    torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+    del lower
+    return InverseFactor(inverse.flip(0, 1), dead)
 
 
 def sweep(
@@ -137,8 +147,18 @@ def sweep(
     for start in range(0, weight.size(1), width):
         end = min(start + width, weight.size(1))
         errors = _sweep_block(pruned[:, start:end], upper[start:end, start:end], sparsity)
-        pruned[:, end:] -= errors @ upper[start:end, end:]
+        pruned[:, end:].addmm_(errors, upper[start:end, end:], alpha=-1)
     return pruned.to(weight.dtype)
+
+
+def zeros_of(shape: tuple[int, int], sparsity: Sparsity) -> int:
+    """Return how many weights of a matrix [out, in] become zero without a pattern.
+
+    The share is rounded in every block of columns.
+    """
+    outputs, inputs = shape
+    widths = (min(BLOCK, inputs - start) for start in range(0, inputs, BLOCK))
+    return sum(sparsity.zeros(outputs * width) for width in widths)
 
 
 def _sweep_block(columns: "Tensor", upper: "Tensor", sparsity: Sparsity) -> "Tensor":

@@ -2,18 +2,25 @@
 
 Scores are [out, in], one a weight, higher is kept; masks are boolean of the same shape, True where
 a weight stays. Ties are broken by place: of equal scores the one with the lower index stays.
+
+Ranking takes up to 24 bytes a weight, so matrices pass in parts of `PART_WEIGHTS` (`zero_rows`).
 """
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.planner.parameters import is_linear
 from nemo_bielik.tensors import TensorRow, tensor_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+#: Weights that are ranked at a time, in about 50 MB.
+PART_WEIGHTS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ class Sparsity:
     def keep_in_tensor(self, scores: "Tensor") -> "Tensor":
         """Return the mask in which all weights of a matrix compete, or those of a group.
 
-        Exactly `zeros(out · in)` are False, or m − n of every group of a pattern.
+        Exactly `zeros(out · in)` are False, or m − n of every group of a pattern. It takes 24 bytes
+        a weight, which suits SparseGPT's blocks; `magnitude` cuts whole matrices in less.
         """
         if self.m:
             return self.keep_in_rows(scores)
@@ -88,7 +96,27 @@ class Sparsity:
 
 def projections(arch: ModelArch) -> list[TensorRow]:
     """Return the matrices whose weights are zeroed, [out, in]: seven in every layer."""
-    return [row for row in tensor_rows(arch) if row.layer is not None and len(row.axes) == 2]
+    return [row for row in tensor_rows(arch) if is_linear(row)]
+
+
+def zero_rows(weight: "Tensor", keep: "Callable[[Tensor], Tensor]") -> "Tensor":
+    """Return `weight` [out, in] with zeros where `keep` of its rows, a few at a time, is False.
+
+    Rows come in order; the memory beyond the result is that of one part.
+    """
+    import torch
+
+    result = torch.empty_like(weight)
+    for rows, target in zip(row_parts(weight), row_parts(result), strict=True):
+        target.copy_(rows).masked_fill_(~keep(rows), 0)
+    return result
+
+
+def row_parts(weight: "Tensor") -> "Iterator[Tensor]":
+    """Yield `weight` [out, in] in order as rows of together `PART_WEIGHTS`, but at least one."""
+    import torch
+
+    yield from torch.split(weight, max(1, PART_WEIGHTS // weight.size(1)))
 
 
 def keep_largest(scores: "Tensor", kept: int) -> "Tensor":

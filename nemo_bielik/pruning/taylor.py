@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 import numpy as np
 
@@ -67,13 +67,6 @@ class TaylorTable:
             raise DataError(
                 f"Taylor table: covers {self.samples} samples and {self.tokens} tokens; score again"
             )
-
-    def merge(self, other: Self) -> NoReturn:
-        """Refuse: absolute values of sums do not add up."""
-        raise DataError(
-            "Taylor tables cannot be merged: a salience is the absolute value of a sum over the "
-            "whole calibration text; score once on all of it"
-        )
 
     def save(self, path: Path) -> None:
         """Write one safetensors file: float64 arrays, everything else in its header."""

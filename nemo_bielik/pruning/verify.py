@@ -4,13 +4,20 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nemo_bielik.artifacts import EDIT_NAME, PLAN_NAME, PruningPlan
+from nemo_bielik.artifacts import EDIT_NAME, PLAN_NAME, PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import BielikError, DataError
 from nemo_bielik.files import file_sha256
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
-from nemo_bielik.pruning.slice import planned_hashes
+from nemo_bielik.pruning.edit_checks import check_weights
+from nemo_bielik.pruning.methods import STATISTICS, find_method, resolve
+from nemo_bielik.pruning.plan_checks import check_edit
+from nemo_bielik.pruning.slice import edited_hashes, planned_hashes
+
+if TYPE_CHECKING:
+    from nemo_bielik.pruning.change import Editor
 
 _SHOWN_FILES = 3
 
@@ -34,8 +41,11 @@ def verify(config: VerifyConfig) -> int:
     2. The source has the fingerprint that the manifest records; all of it is read, nothing is
        taken from `hash_cache`.
     3. Plan and source, cut again into a hash, give the recorded bytes (left out if the plan itself
-       was changed). A weight edit is not made again: its arithmetic may round differently on
-       another machine.
+       was changed). So do a weight edit and its source, of magnitude always and of Wanda if its
+       scores are still where they were; SparseGPT's arithmetic may round differently on another
+       machine and is not repeated.
+    4. Of a weight edit, the weights are those of the source but for the zeros, which are as many
+       and where the edit and the manifest say (`edit_checks.check_weights`).
 
     Raises `DataError` if `config.output` is no pruned model or its manifest holds no hashes.
     """
@@ -45,14 +55,15 @@ def verify(config: VerifyConfig) -> int:
     problems = list(changed.values())
     if not problems:
         print(f"{config.output}: all {len(recorded)} files are as they were written")
-    problems += _source_problems(config, manifest, recorded, cut=PLAN_NAME not in changed)
+    problems += _source_problems(config, manifest, changed)
     for problem in problems:
         print(problem)
     return 1 if problems else 0
 
 
 def _recorded(output: Path, manifest: Manifest) -> Mapping[str, str]:
-    recorded = manifest.results.get("sha256")
+    results = manifest.results
+    recorded = results.get("sha256") if isinstance(results, Mapping) else None
     if manifest.stage != "prune" or not isinstance(recorded, Mapping):
         raise DataError(
             f"{output / MANIFEST_NAME}: records no hashes of a pruned model (stage "
@@ -77,28 +88,101 @@ def _changed_files(output: Path, recorded: Mapping[str, str]) -> dict[str, str]:
 
 
 def _source_problems(
-    config: VerifyConfig, manifest: Manifest, recorded: Mapping[str, str], *, cut: bool
+    config: VerifyConfig, manifest: Manifest, changed: Mapping[str, str]
 ) -> list[str]:
-    """Return one line if the source is another one or, `cut` again, gives other bytes."""
-    directory = config.source or Path(manifest.config["model"])
+    """Return one line if the source is another one or, cut again, gives other bytes."""
     try:
-        source = Checkpoint.open(directory)
-        if source.fingerprint(fresh=True) != manifest.inputs["model"]:
-            return [f"{directory}: is not the model that was pruned; give that one by --source"]
-        print(f"{directory}: is the model that was pruned")
-        if (config.output / EDIT_NAME).is_file():
-            print(f"{config.output}: a weight edit; its weights are not made again to compare")
-            return []
-        if not cut:
+        source = _source(config, manifest)
+        if source.fingerprint(fresh=True) != manifest.inputs.get("model"):
+            return [f"{source.directory}: is not the model that was pruned; give that by --source"]
+        print(f"{source.directory}: is the model that was pruned")
+        if EDIT_NAME in _recorded(config.output, manifest):
+            return _edit_problems(config.output, manifest, source, changed)
+        if PLAN_NAME in changed:
             return []
         derived = planned_hashes(source, PruningPlan.load(config.output / PLAN_NAME))
+        return _other_bytes(config.output, manifest, source, PLAN_NAME, derived)
     except BielikError as error:
         return [str(error)]
-    wanted = {PLAN_NAME: recorded.get(PLAN_NAME), **derived}
+
+
+def _source(config: VerifyConfig, manifest: Manifest) -> Checkpoint:
+    """Open the source; raise `DataError` or `CheckpointError` if it is not there."""
+    if config.source is not None:
+        return Checkpoint.open(config.source)
+    named = manifest.config.get("model")
+    if not isinstance(named, str):
+        raise DataError(
+            f"{config.output / MANIFEST_NAME}: does not name the model that was pruned; give it "
+            "by --source"
+        )
+    if not Path(named).is_dir():
+        raise DataError(f"{named}: no such model directory; give it by --source")
+    return Checkpoint.open(Path(named))
+
+
+def _edit_problems(
+    output: Path, manifest: Manifest, source: Checkpoint, changed: Mapping[str, str]
+) -> list[str]:
+    """Return one line if the weights are not what a weight edit makes of `source`.
+
+    Weights are compared if all files are as recorded; if not, that was said already.
+    """
+    if EDIT_NAME in changed:
+        return []
+    edit = WeightEdit.load(output / EDIT_NAME)
+    check_edit(edit, source)
+    if not changed:
+        zeros = check_weights(source, Checkpoint.open(output), edit)
+        if zeros != manifest.results.get("zeros"):
+            return [
+                f"{output}: {zeros} weights of the projections are zero, but its manifest records "
+                f"{manifest.results.get('zeros')}"
+            ]
+        print(f"{output}: {_held(edit, zeros)}")
+    editor = _editor(manifest, source, edit)
+    if editor is None:
+        return []
+    derived = edited_hashes(source, edit, editor)
+    return _other_bytes(output, manifest, source, EDIT_NAME, derived)
+
+
+def _held(edit: WeightEdit, zeros: int) -> str:
+    """Return what `check_weights` found to hold."""
+    asked = edit.pattern or f"a share of {edit.sparsity:g}"
+    if edit.method == "sparsegpt":
+        return (
+            f"its {zeros:,} zeros give {asked}, and what sparsegpt does not edit is the source's; "
+            "the weights that it adjusted are not made again to compare"
+        )
+    return f"its {zeros:,} zeros give {asked}, and every other weight is the source's"
+
+
+def _editor(manifest: Manifest, source: Checkpoint, edit: WeightEdit) -> "Editor | None":
+    """Return what makes the edit again, to the bit; None, having said so, if nothing does."""
+    method, scores = find_method(edit.method), None
+    if method.name == "sparsegpt":
+        return None
+    if method.statistics:
+        scores = Path(str(manifest.config.get("scores")))
+        statistics = scores / STATISTICS[method.statistics].file
+        if not statistics.is_file() or file_sha256(statistics) != edit.scores:
+            print(f"{statistics}: is gone or another by now; the edit is not made again to compare")
+            return None
+    editor: Editor = resolve(method.function)(source, scores, edit)
+    return editor
+
+
+def _other_bytes(
+    output: Path, manifest: Manifest, source: Checkpoint, change: str, derived: Mapping[str, str]
+) -> list[str]:
+    """Return one line if the file `change` and `source` give other hashes than recorded."""
+    recorded = _recorded(output, manifest)
+    wanted = {change: recorded.get(change), **derived}
     names = sorted(wanted.keys() | recorded.keys())
     wrong = [name for name in names if recorded.get(name) != wanted.get(name)]
     if wrong:
         shown = ", ".join(wrong[:_SHOWN_FILES]) + (", …" if len(wrong) > _SHOWN_FILES else "")
-        return [f"{config.output}: {PLAN_NAME} and {directory} give another {shown}"]
-    print(f"{config.output}: {PLAN_NAME} and {directory} give exactly what was recorded")
+        return [f"{output}: {change} and {source.directory} give another {shown}"]
+    print(f"{output}: {change} and {source.directory} give exactly what was recorded")
     return []

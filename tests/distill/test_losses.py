@@ -9,7 +9,7 @@ from loss_definitions import LOSSES, by_definition
 from torch.nn.functional import log_softmax
 
 from nemo_bielik.distill.loss_config import LossConfig
-from nemo_bielik.distill.losses import distillation_loss, forward_kl
+from nemo_bielik.distill.losses import distillation_loss
 from nemo_bielik.errors import ConfigError
 
 BATCH, SEQUENCE, VOCABULARY = 2, 5, 12
@@ -42,6 +42,11 @@ def mask():
 def labels():
     generator = torch.Generator().manual_seed(4)
     return torch.randint(VOCABULARY, (BATCH, SEQUENCE), generator=generator)
+
+
+def forward_kl(student, teacher, mask, temperature=1.0):
+    """The report's loss: nothing but a temperature."""
+    return distillation_loss(student, teacher, mask, LossConfig(temperature=temperature))
 
 
 def forward_by_definition(student, teacher, mask, temperature):

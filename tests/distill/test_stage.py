@@ -8,9 +8,11 @@ import pytest
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint, copy_tokenizer
+from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.distill.stage import DistillConfig, check_pair, distill
 from nemo_bielik.errors import CheckpointError, ConfigError, StorageError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.options import parse_config
 from nemo_bielik.stages import stage_output
 from nemo_bielik.training import prepare
 
@@ -113,6 +115,39 @@ def test_a_bad_temperature_is_one_line(tmp_path, temperature):
 
 def test_temperatures_above_zero_are_taken(tmp_path):
     assert config(tmp_path, temperature=0.25).temperature == 0.25
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"divergence": "kl"}, "divergence is 'kl'; allowed are forward-kl, reverse-kl, jensen-"),
+        ({"beta": 1.0}, "beta is 1.0; it must be between 0 and 1"),
+        ({"label_weight": -0.1}, "label_weight is -0.1; it must be 0 to 1"),
+    ],
+)
+def test_a_bad_loss_is_one_line(tmp_path, changes, words):
+    with pytest.raises(ConfigError, match=f"^{words}") as caught:
+        config(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_names_the_loss(tmp_path):
+    paths = [f"{name}={tmp_path}" for name in ("model", "teacher", "train_data", "output")]
+    words = ["divergence=reverse-kl", "temperature=2", "--label-weight", "0.25", "beta=0.1"]
+    found = parse_config(DistillConfig, [*paths, *words], "bielik distill").loss
+    assert found == LossConfig(
+        divergence="reverse-kl", temperature=2.0, label_weight=0.25, beta=0.1
+    )
+    assert config(tmp_path).loss == LossConfig()
+
+
+@pytest.mark.parametrize("changes", [{"divergence": "reverse-kl"}, {"label_weight": 0.5}])
+def test_the_stock_engine_knows_one_loss(tmp_path, changes):
+    assert config(tmp_path, engine="stock", temperature=2.0).engine == "stock"
+    with pytest.raises(ConfigError, match=r"^engine=stock knows divergence=forward-kl") as caught:
+        config(tmp_path, engine="stock", **changes)
+    assert "\n" not in str(caught.value)
+    assert str(next(iter(changes.values()))) in str(caught.value)
 
 
 @pytest.mark.parametrize(

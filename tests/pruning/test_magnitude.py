@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from nemo_bielik.artifacts import WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.pruning import magnitude
+from nemo_bielik.pruning import sparsity
 from nemo_bielik.pruning.magnitude import editor, prune_weight
 from nemo_bielik.pruning.sparsity import Sparsity, projections
 
@@ -79,12 +79,26 @@ def test_model_scope_takes_the_smallest_of_all_projections(make_model, ratio, dt
     assert torch.equal(torch.cat([weight.flatten() for weight in after.values()]), together)
 
 
-def test_model_scope_reads_large_matrices_in_parts(make_model, monkeypatch):
-    model = make_model(seed=4)
-    _, whole = edited(model, sparsity=0.4, scope="model")
-    monkeypatch.setattr(magnitude, "_PART", 7)
-    _, parts = edited(model, sparsity=0.4, scope="model")
+@pytest.mark.parametrize(
+    "settings", [{"scope": "model"}, {}, {"pattern": "2:4"}], ids=["model", "layer", "2:4"]
+)
+def test_parts_of_a_matrix_change_nothing(make_model, monkeypatch, settings):
+    model = stored_as(make_model(seed=4), torch.float32, round_to=0.1)  # ties lie across parts
+    _, whole = edited(model, sparsity=0.4, **settings)
+    monkeypatch.setattr(sparsity, "PART_WEIGHTS", 60)  # one to three rows
+    _, parts = edited(model, sparsity=0.4, **settings)
     assert all(torch.equal(parts[name], weight) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("ratio", [0.001, 0.2, 0.5, 0.999])
+def test_equal_weights_of_a_matrix_go_from_its_end(ratio, monkeypatch):
+    monkeypatch.setattr(sparsity, "PART_WEIGHTS", 20)
+    generator = torch.Generator().manual_seed(6)
+    weight = torch.randint(-3, 4, (11, 10), generator=generator).bfloat16()
+    found = prune_weight(weight, Sparsity.parse(ratio))
+    expected = weight.clone().flatten()
+    expected[list(lowest(weight.abs().flatten().tolist(), round(ratio * 110)))] = 0
+    assert torch.equal(found.flatten(), expected)
 
 
 def test_model_scope_spares_layers_with_large_weights(make_model, edit_weights):

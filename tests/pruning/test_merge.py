@@ -13,7 +13,8 @@ from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
 from nemo_bielik.errors import BielikError, ConfigError, DataError, StorageError
 from nemo_bielik.files import file_sha256
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.pruning.merge import MergeConfig, merge, merge_scores, merge_tables
+from nemo_bielik.pruning.input_statistics import INPUT_NORMS_NAME, InputNorms, input_sizes
+from nemo_bielik.pruning.merge import MergeConfig, merge, merge_norms, merge_scores, merge_tables
 
 ARCH = ModelArch(
     name="small",
@@ -48,6 +49,23 @@ def assert_identical(found: ScoreTable, expected: ScoreTable) -> None:
     for name in ARRAYS:
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     assert (found.samples, found.tokens) == (expected.samples, expected.tokens)
+
+
+def norms(seed: int, tokens: int) -> InputNorms:
+    """Random sums of squares over `tokens`, of very different sizes."""
+    generator = np.random.default_rng(seed)
+    squares = {
+        name: tokens * 10.0 ** generator.uniform(-8, 8, (3, size))
+        for name, size in input_sizes(ARCH).items()
+    }
+    return InputNorms(arch=ARCH, squares=squares, tokens=tokens, model="one")
+
+
+def assert_same_norms(found: InputNorms, squares: dict, tokens: int) -> None:
+    assert found.squares.keys() == squares.keys()
+    for name, expected in squares.items():
+        np.testing.assert_allclose(found.squares[name], expected, rtol=1e-12, err_msg=name)
+    assert found.tokens == tokens
 
 
 @st.composite
@@ -123,6 +141,31 @@ def test_a_weighted_choice_is_that_of_a_calibration_set_in_those_shares():
     np.testing.assert_allclose(weighted.block_influence(), repeated.block_influence(), rtol=1e-12)
 
 
+@given(
+    sizes=st.lists(st.integers(1, 1000), min_size=2, max_size=5),
+    seed=st.integers(0, 2**20),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_merging_norms_is_associative_and_commutative(sizes, seed, data):
+    parts = [norms(seed + number, tokens) for number, tokens in enumerate(sizes)]
+    whole = merge_norms(parts)
+    cut = data.draw(st.integers(1, len(parts) - 1))
+    nested = merge_norms([merge_norms(parts[:cut]), merge_norms(parts[cut:])])
+    assert_same_norms(nested, whole.squares, sum(sizes))
+    assert_same_norms(merge_norms(data.draw(st.permutations(parts))), whole.squares, sum(sizes))
+
+
+def test_norms_by_hand_with_and_without_weights():
+    """30 % of 10 tokens and 70 % of 40: factors 0.3 · 50 / 10 and 0.7 · 50 / 40."""
+    a, b = norms(1, 10), norms(2, 40)
+    added = {name: a.squares[name] + b.squares[name] for name in a.squares}
+    assert_same_norms(merge_norms([a, b]), added, 50)
+    weighted = {name: 1.5 * a.squares[name] + 0.875 * b.squares[name] for name in a.squares}
+    assert_same_norms(merge_norms([a, b], [0.3, 0.7]), weighted, 50)
+    assert_same_norms(merge_norms([a], [1.0]), a.squares, 10)
+
+
 @pytest.fixture
 def directories(tmp_path):
     """Score directories of 10 and of 40 samples."""
@@ -135,7 +178,7 @@ def directories(tmp_path):
     return made
 
 
-def test_the_output_says_what_it_was_merged_of(directories, tmp_path):
+def test_the_output_says_what_it_was_merged_of(directories, tmp_path, capsys):
     output = tmp_path / "merged"
     merge(MergeConfig(merge=directories, weights=[1.4, 0.6], output=output))
     tables = [ScoreTable.load(directory / SCORES_NAME) for directory in directories]
@@ -144,6 +187,25 @@ def test_the_output_says_what_it_was_merged_of(directories, tmp_path):
     assert manifest.config["weights"] == pytest.approx([0.7, 0.3])
     assert manifest.inputs == {str(path): file_sha256(path / SCORES_NAME) for path in directories}
     assert manifest.results["samples"] == 50
+    said = "activations of 2 directories, 50 samples, 200 tokens, weights 0.7, 0.3"
+    assert capsys.readouterr().out == f"{output}: {said}\n"
+
+
+def test_directories_of_input_norms_become_one(tmp_path, capsys):
+    parts = [norms(1, 1000), norms(2, 4000)]
+    folders = [tmp_path / "polish", tmp_path / "english"]
+    for part, folder in zip(parts, folders, strict=True):
+        folder.mkdir()
+        part.save(folder / INPUT_NORMS_NAME)
+    for weights, told in (([], "without weights"), ([3.0, 1.0], "weights 0.75, 0.25")):
+        output = tmp_path / told
+        merge(MergeConfig(merge=folders, weights=weights, output=output))
+        expected = merge_norms(parts, [0.75, 0.25] if weights else [])
+        found = InputNorms.load(output / INPUT_NORMS_NAME)
+        assert_same_norms(found, expected.squares, 5000)
+        assert Manifest.load(output).results == {"tokens": 5000}
+        said = f"input-norms of 2 directories, 5,000 tokens, {told}"
+        assert capsys.readouterr().out == f"{output}: {said}\n"
 
 
 def test_the_same_merge_again_leaves_its_output_and_another_is_refused(directories, tmp_path):
@@ -180,7 +242,37 @@ def test_a_directory_named_twice_is_one_line(directories, tmp_path):
 
 def test_a_directory_without_scores_is_one_line(directories, tmp_path):
     (directories[1] / SCORES_NAME).unlink()
-    assert_refused(DataError, "no such score table", directories, [], tmp_path)
+    assert_refused(DataError, "scores1: holds no scores; make some", directories, [], tmp_path)
+
+
+def test_input_norms_of_another_model_are_one_line(tmp_path):
+    folders = [tmp_path / "scores0", tmp_path / "scores1"]
+    for folder, model in zip(folders, ("one", "two"), strict=True):
+        folder.mkdir()
+        dataclasses.replace(norms(1, 10), model=model).save(folder / INPUT_NORMS_NAME)
+    said = "scores1: holds scores of another model than .*scores0"
+    assert_refused(DataError, said, folders, [], tmp_path)
+
+
+def test_scores_of_different_kinds_are_one_line(directories, tmp_path):
+    (directories[1] / SCORES_NAME).unlink()
+    norms(1, 10).save(directories[1] / INPUT_NORMS_NAME)
+    said = "scores1: holds input-norms where .*scores0 holds activations"
+    assert_refused(DataError, said, directories, [], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("hessians.json", "scores0: hessians are sums, but too large .*; score once"),
+        ("taylor.safetensors", "scores0: gradients do not merge: .*absolute value.*; score once"),
+        ("masks.safetensors", "scores0: masks do not merge: .* learn them once"),
+    ],
+)
+def test_what_does_not_merge_is_one_line(directories, tmp_path, file, said):
+    for directory in directories:
+        (directory / SCORES_NAME).rename(directory / file)
+    assert_refused(DataError, said, directories, [], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from nemo_bielik.artifacts import WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.pruning.minitron import from_table
-from nemo_bielik.pruning.plan_checks import check_plan
+from nemo_bielik.pruning.plan_checks import check_edit, check_plan
 from nemo_bielik.pruning.select import keep_everything, select
 from nemo_bielik.pruning.slice import apply_plan, planned_bytes
 
@@ -65,3 +66,24 @@ def test_a_plan_for_another_architecture_is_refused(source):
         check_plan(keep_everything(arch.replace(rope_theta=5.0)), source)
     with pytest.raises(ConfigError, match="vocab_size"):
         check_plan(replace(keep_everything(arch), target=arch.replace(vocab_size=4)), source)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"source_model": "of another model"}, "other weights"),
+        ({"sparsity": "0.5"}, "sparsity is '0.5'; it must be a number"),
+        ({"sparsity": 1.0}, "sparsity is 1.0; it must be above 0 and below 1"),
+        ({"damping": None}, "damping is None; it must be a number"),
+        ({"pattern": 24}, "pattern is 24; it must be a string"),
+        ({"pattern": "4:8"}, "4:8 does not fit"),
+        ({"scope": "row"}, "scope is 'row'; it must be layer or model"),
+        ({"method": "shortgpt"}, "shortgpt removes whole units and edits no weights"),
+    ],
+)
+def test_an_unsound_edit_is_refused(source, changes, words):
+    edit = WeightEdit(arch=source.arch, method="magnitude", sparsity=0.5)
+    check_edit(edit, source)
+    with pytest.raises((DataError, ConfigError), match=words) as caught:
+        check_edit(replace(edit, **changes), source)
+    assert "\n" not in str(caught.value)

@@ -18,7 +18,13 @@ from nemo_bielik.errors import CheckpointError, DataError
 from nemo_bielik.files import file_sha256
 from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.select import keep_everything, select
-from nemo_bielik.pruning.slice import apply_edit, apply_plan, planned_bytes, planned_hashes
+from nemo_bielik.pruning.slice import (
+    apply_edit,
+    apply_plan,
+    edited_hashes,
+    planned_bytes,
+    planned_hashes,
+)
 from nemo_bielik.tensors import tensor_rows
 
 HEAD_DIM = 6  # of conftest's tiny model
@@ -427,6 +433,7 @@ def test_an_edit_changes_the_projections_and_counts_their_zeros(make_model, tmp_
     assert sizes == bytes_in(tmp_path / "edited")
     files = {path.name: file_sha256(path) for path in (tmp_path / "edited").iterdir()}
     assert written.sha256 == files
+    assert edited_hashes(source, edit_of(source), first_row) == files
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

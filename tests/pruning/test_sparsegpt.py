@@ -19,7 +19,13 @@ from nemo_bielik.pruning.input_statistics import (
     input_of,
     input_sizes,
 )
-from nemo_bielik.pruning.sparsegpt import DAMPING, editor, inverse_factor, prune_weight
+from nemo_bielik.pruning.sparsegpt import (
+    DAMPING,
+    editor,
+    inverse_factor,
+    prune_weight,
+    zeros_of,
+)
 from nemo_bielik.pruning.sparsity import Sparsity, projections
 
 PATTERNS = [Sparsity.parse(0.5), Sparsity.parse(None, "2:4"), Sparsity.parse(None, "4:8")]
@@ -159,6 +165,15 @@ def test_every_block_loses_exactly_its_share():
     assert zeros == [18, 18, round(0.3 * 24)]
 
 
+@pytest.mark.parametrize("ratio", [0.5, 0.37])
+@pytest.mark.parametrize("inputs", [100, 128, 300])
+def test_the_number_of_zeros_is_known_beforehand(ratio, inputs):
+    weight, activations = layer(12, outputs=7, inputs=inputs, tokens=400)
+    sparsity = Sparsity.parse(ratio)
+    found = prune_weight(weight, activations @ activations.T, sparsity)
+    assert int((found == 0).sum()) == zeros_of((7, inputs), sparsity)
+
+
 def test_the_weights_given_are_left_alone():
     weight, inputs = layer(8)
     hessian = inputs @ inputs.T
@@ -194,7 +209,9 @@ def test_inputs_that_are_always_zero_lose_their_weights_and_change_no_other():
 )
 def test_a_hessian_that_is_not_positive_definite_is_one_line(hessian, damping):
     with pytest.raises(
-        DataError, match=r"not positive definite.*more calibration samples, or raise the damping"
+        DataError,
+        match=r"not positive definite.*more calibration samples, or raise the damping, e.g. "
+        rf"--damping {0.1 if damping else 0.01}$",
     ) as caught:
         prune_weight(torch.ones(2, 4), hessian, Sparsity.parse(0.5), damping)
     assert "\n" not in str(caught.value)
@@ -243,6 +260,15 @@ def test_every_projection_is_pruned_by_its_own_input(source, scores):
         found = apply(row, weight)
         assert torch.equal(found, prune_weight(weight, hessian, Sparsity.parse(0.5)))
         assert found.dtype == weight.dtype
+
+
+def test_the_damping_is_that_of_the_edit(source, scores):
+    apply, hessians = editor(source, scores, edit_of(source, damping=0.4)), Hessians.load(scores)
+    row = projections(source.arch)[0]
+    weight, hessian = source.read(row.name), hessians.read(row.layer, input_of(row))
+    found = apply(row, weight)
+    assert torch.equal(found, prune_weight(weight, hessian, Sparsity.parse(0.5), 0.4))
+    assert not torch.equal(found, prune_weight(weight, hessian, Sparsity.parse(0.5)))
 
 
 def test_the_bytes_of_the_matrices_are_known_beforehand(source, scores):

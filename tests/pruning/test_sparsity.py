@@ -5,7 +5,14 @@ import torch
 
 from nemo_bielik.arch import preset
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.pruning.sparsity import Sparsity, first_ties, keep_largest, projections
+from nemo_bielik.pruning import sparsity
+from nemo_bielik.pruning.sparsity import (
+    Sparsity,
+    first_ties,
+    keep_largest,
+    projections,
+    zero_rows,
+)
 
 
 def brute_force(scores, kept):
@@ -63,6 +70,21 @@ def test_a_pattern_keeps_the_best_of_every_group_and_nothing_else(pattern, n, m)
     expected = torch.cat([brute_force(group, n) for group in scores.split(m, dim=1)], dim=1)
     assert torch.equal(sparsity.keep_in_rows(scores), expected)
     assert torch.equal(sparsity.keep_in_tensor(scores), expected)
+
+
+@pytest.mark.parametrize(("part", "sizes"), [(1, [1] * 5), (25, [2, 2, 1]), (1000, [5])])
+def test_rows_come_in_order_a_few_at_a_time(part, sizes, monkeypatch):
+    monkeypatch.setattr(sparsity, "PART_WEIGHTS", part)
+    weight, seen = scores_with_ties(5, 10), []
+
+    def keep(rows):
+        seen.append(rows)
+        return rows > 4
+
+    found = zero_rows(weight, keep)
+    assert [len(rows) for rows in seen] == sizes
+    assert torch.equal(torch.cat(seen), weight)
+    assert torch.equal(found, torch.where(weight > 4, weight, 0))
 
 
 def test_a_pattern_decides_alone():

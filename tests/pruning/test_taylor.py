@@ -62,12 +62,6 @@ def test_a_saved_table_is_read_back_bit_for_bit(tmp_path):
             np.testing.assert_array_equal(found.salience[order][name], values)
 
 
-def test_tables_do_not_add_up():
-    with pytest.raises(DataError, match=r"cannot be merged.*score once on all of it") as caught:
-        make_table().merge(make_table())
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("values", "said"),
     [
