@@ -330,7 +330,9 @@ def test_text_shorter_than_a_sequence_is_one_line(student, tmp_path):
     config = ScoreConfig(
         model=student, data=short, output=tmp_path / "output", samples=2, sequence_length=LENGTH
     )
-    with pytest.raises(DataError, match="holds 24 tokens, too few for one sequence of 32") as caught:
+    with pytest.raises(
+        DataError, match="holds 24 tokens, too few for one sequence of 32"
+    ) as caught:
         score(config)
     assert "\n" not in str(caught.value)
     assert not config.output.exists()
