@@ -152,10 +152,10 @@ def _held(edit: WeightEdit, zeros: int) -> str:
     asked = edit.pattern or f"a share of {edit.sparsity:g}"
     if edit.method == "sparsegpt":
         return (
-            f"its {zeros:,} zeros give {asked}, and what sparsegpt does not edit is the source's; "
-            "the weights that it adjusted are not made again to compare"
+            f"its {zeros:,} zeros are what {asked} calls for, and what sparsegpt does not edit is "
+            "the source's; the weights that it adjusted are not made again to compare"
         )
-    return f"its {zeros:,} zeros give {asked}, and every other weight is the source's"
+    return f"its {zeros:,} zeros are what {asked} calls for, and every other weight is the source's"
 
 
 def _editor(manifest: Manifest, source: Checkpoint, edit: WeightEdit) -> "Editor | None":

@@ -246,10 +246,12 @@ def test_an_untouched_edit_is_what_its_source_gives(edited, edit_source, kind):
     weights = load_file(output / "model.safetensors")
     zeros = sum(int((w == 0).sum()) for name, w in weights.items() if name.endswith("proj.weight"))
     if kind.startswith("sparsegpt"):
-        one(found, f"its {zeros:,} zeros give", "that it adjusted are not made again to compare")
+        one(
+            found, f"its {zeros:,} zeros are what", "that it adjusted are not made again to compare"
+        )
         assert len(found) == 3
     else:
-        one(found, f"its {zeros:,} zeros give", "every other weight is the source's")
+        one(found, f"its {zeros:,} zeros are what", "every other weight is the source's")
         one(found, EDIT_NAME, "give exactly what was recorded")
         assert len(found) == 4
 
