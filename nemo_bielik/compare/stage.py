@@ -74,6 +74,7 @@ class CompareConfig:
 def describe(config: CompareConfig) -> list[str]:
     """Return the lines that ``--dry-run`` adds: what each contender becomes."""
     comparison = Comparison(config)
+    comparison.require_texts()
     rows = [f"  {row.name:<18} {_cut_words(row)}" for row in comparison.contenders]
     return [*rows, f"each recovered on {config.recovery.tokens:,} tokens"]
 
@@ -81,6 +82,7 @@ def describe(config: CompareConfig) -> list[str]:
 def compare_methods(config: CompareConfig) -> None:
     """Run the comparison; write ``comparison.json`` and ``comparison.html`` and print a table."""
     comparison = Comparison(config)
+    comparison.require_texts()
     comparison.cut()
     with Lanes(config.lanes) as lanes:
         lanes.warm(ENGINE)
@@ -106,6 +108,10 @@ class Comparison:
         self.target = self.source.replace(name="target", **config.target.given())
         check_target(self.source, self.target)
         self.contenders = [contender(name, self.source, self.target) for name in config.methods]
+
+    def require_texts(self) -> None:
+        """Raise `DataError` for tokens, texts or tasks that are not there."""
+        config = self.config
         for tokens in (config.calibration, config.train_data, config.validation_data):
             tokens_fingerprint(tokens)
         for path in (*config.texts, config.minimal_pairs, config.facts):

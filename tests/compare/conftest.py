@@ -78,7 +78,8 @@ def comparison() -> dict[str, Any]:
 
 def _row(name: str) -> dict[str, Any]:
     row = contender(name, SOURCE, TARGET)
-    cut = row.prune_config(Path("teacher"), Path("scores"), Path("pruned"))
+    scores = Path("scores") if row.method.statistics else None
+    cut = row.prune_config(Path("teacher"), scores, Path("pruned"))
     arch = SOURCE.replace(**cut.sizes())
     linear = count_parameters(SOURCE) - 2 * 2048 * 96 - 13 * 96  # embeddings and norms
     zeros = 0 if row.method.structured else round(cut.wanted_sparsity() * linear)
