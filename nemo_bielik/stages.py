@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_bielik.errors import StorageError
-from nemo_bielik.files import atomic_directory
+from nemo_bielik.files import atomic_directory, explain_disk_errors, sibling
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
 
 
@@ -58,6 +58,19 @@ def stage_output(
         yield scratch
         seconds = round(time.monotonic() - started, 3)
         dataclasses.replace(manifest, wall_seconds=seconds, results=results).save(scratch)
+
+
+def open_work(output: Path, manifest: Manifest) -> Path:
+    """Return where the unfinished work of `output` lies, made and marked as this recipe's.
+
+    Raises `StorageError` if another recipe's work, or what is no stage's, lies there.
+    """
+    work = sibling(output, "work")
+    if not is_done(work, manifest):
+        with explain_disk_errors(output):
+            work.mkdir(parents=True, exist_ok=True)
+            manifest.save(work)
+    return work
 
 
 def claim_work(work: Path, manifest: Manifest, ignore: Collection[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Run one training: settings in, Hugging Face directory out. The only builder of Bridge configs.
+"""Run one training: settings in, Hugging Face directory out.
 
 Everything unfinished lies in ``.OUTPUT.work`` beside the output (checkpoints, metrics, logs); the
 output itself appears whole at the end, and the same command continues after a kill.
@@ -9,31 +9,17 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import torch
 import torch.distributed as dist
 from megatron.bridge.training.callbacks import Callback
-from megatron.bridge.training.config import (
-    CheckpointConfig,
-    ConfigContainer,
-    DistributedDataParallelConfig,
-    DistributedInitConfig,
-    LoggerConfig,
-    OptimizerConfig,
-    RNGConfig,
-    SchedulerConfig,
-    TokenizerConfig,
-    TrainingConfig,
-)
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.bridge.training.pretrain import pretrain
 
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.megatron.batches import PackedText, require_packable
+from nemo_bielik.megatron.batches import require_packable
+from nemo_bielik.megatron.bridge_config import bridge_config
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
 from nemo_bielik.megatron.checkpoints import last_complete, sealed_checkpoints
-from nemo_bielik.megatron.cpu import on_cpu
 from nemo_bielik.megatron.lora import adapt
 from nemo_bielik.megatron.model import (
     distributed_session,
@@ -46,8 +32,8 @@ from nemo_bielik.megatron.objectives import Objective
 from nemo_bielik.megatron.sparse import keep_zeros
 from nemo_bielik.megatron.stability import RollBack, StepGuard, steps_to_skip
 from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_sharded_adam
-from nemo_bielik.stages import is_done, stage_output
-from nemo_bielik.training import TrainConfig, work_directory
+from nemo_bielik.stages import is_done, open_work, stage_output
+from nemo_bielik.training import TrainConfig
 
 
 def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) -> None:
@@ -55,11 +41,10 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
 
     Every rank calls it. Raises `StorageError` if another recipe's work lies in the way.
     """
-    work = work_directory(config.output)
     with distributed_session():
         if on_rank_zero(lambda: is_done(config.output, manifest)):
             return
-        on_rank_zero(lambda: _open_work(work, manifest))
+        work = on_rank_zero(lambda: open_work(config.output, manifest))
         while not _trained(config, objective, work):
             destroy_global_state()
         on_rank_zero(lambda: _publish(config, work, manifest))
@@ -98,98 +83,12 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     if config.keep_zeros:
         callbacks.insert(0, keep_zeros(provider))
     provider = objective.prepare(provider, config)
-    container = _container(config, provider, work)
+    container = bridge_config(config, provider, work)
     if config.lora.rank:
         adapt(container, config.lora, config.seed)
     container.train.iterations_to_skip = steps_to_skip(guard.incidents)
     with sealed_checkpoints():
         pretrain(container, guard.watch(objective), callbacks=callbacks)
-
-
-def _container(config: TrainConfig, provider: Any, work: Path) -> ConfigContainer:
-    checkpoints = str(work / "checkpoints") if config.save_interval else None
-    distributed_optimizer = config.parallel.data > 1
-    evaluates = bool(config.eval_interval)
-    return ConfigContainer(
-        model=provider,
-        train=TrainingConfig(
-            train_iters=config.iters,
-            global_batch_size=config.global_batch_size,
-            micro_batch_size=config.micro_batch_size,
-            eval_interval=config.eval_interval or config.iters,
-            eval_iters=config.eval_iters if evaluates else 0,
-            exit_signal_handler=checkpoints is not None,
-        ),
-        optimizer=_optimizer(config, distributed_optimizer),
-        scheduler=SchedulerConfig(
-            lr_decay_style=config.optim.decay,
-            lr_decay_iters=config.iters,
-            lr_warmup_iters=config.optim.warmup_iters,
-            start_weight_decay=config.optim.weight_decay,
-            end_weight_decay=config.optim.weight_decay,
-            weight_decay_incr_style="constant",
-        ),
-        ddp=DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True,
-            use_distributed_optimizer=distributed_optimizer,
-            overlap_grad_reduce=False,
-            overlap_param_gather=False,
-            check_for_nan_in_grad=False,  # it would end one rank; `StepGuard` asks all of them
-        ),
-        dataset=PackedText(
-            train=config.train_data,
-            validation=config.validation_data if evaluates else None,
-            cache=work / "index",
-            seq_length=config.sequence_length,
-            seed=config.seed,
-            eval_samples=config.eval_iters * config.global_batch_size,
-            vocab_size=provider.vocab_size,
-            dataloader_type="single",
-            num_workers=0,
-            persistent_workers=False,
-        ),
-        logger=LoggerConfig(log_interval=10, tensorboard_dir=str(work / "tensorboard")),
-        # the text is tokens already: Bridge needs to know their number alone
-        tokenizer=TokenizerConfig(tokenizer_type="NullTokenizer", vocab_size=provider.vocab_size),
-        checkpoint=CheckpointConfig(
-            save=checkpoints,
-            load=checkpoints,
-            save_interval=config.save_interval or None,
-            most_recent_k=2,
-            ckpt_format="torch_dist",
-            fully_parallel_save=not on_cpu(),
-            async_save=False,
-            save_tokenizer_assets=False,
-        ),
-        rng=RNGConfig(seed=config.seed),
-        dist=DistributedInitConfig(
-            distributed_backend="gloo" if on_cpu() else "nccl",
-            use_gloo_process_groups=True,
-        ),
-        mixed_precision=None,
-    )
-
-
-def _optimizer(config: TrainConfig, distributed: bool) -> OptimizerConfig:
-    return OptimizerConfig(
-        optimizer="adam",
-        lr=config.optim.max_lr,
-        min_lr=config.optim.min_lr,
-        weight_decay=config.optim.weight_decay,
-        adam_beta1=config.optim.beta1,
-        adam_beta2=config.optim.beta2,
-        clip_grad=config.optim.clip_grad,
-        bf16=config.precision == "bf16",
-        fp16=False,
-        params_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
-        use_distributed_optimizer=distributed,
-    )
-
-
-def _open_work(work: Path, manifest: Manifest) -> None:
-    if not is_done(work, manifest):
-        work.mkdir(parents=True, exist_ok=True)
-        manifest.save(work)
 
 
 def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from nemo_bielik import stages
 from nemo_bielik.errors import ConfigError, DataError, nearest
-from nemo_bielik.files import explain_disk_errors, sibling
-from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.depth.inputs import Inputs
 from nemo_bielik.pruning.depth.ranking import DEPTH_NAME, DepthRanking
 from nemo_bielik.pruning.depth.tables import tables
@@ -106,7 +104,7 @@ def rank_layers(config: DepthConfig) -> None:
     if not stages.is_done(config.output, inputs.manifest):
         from nemo_bielik.pruning.depth.run import rank
 
-        work = _open_work(config.output, inputs.manifest)
+        work = stages.open_work(config.output, inputs.manifest)
         ranking = rank(inputs, work)
         results = {"dropped": {way: ranking.sets(way)[-1] for way in ranking.ways}}
         with stages.stage_output(config.output, inputs.manifest, results, started) as scratch:
@@ -167,16 +165,6 @@ def kept_layers(directory: Path, way: str, num_layers: int, model_fingerprint: s
     count = ranking.num_layers - num_layers
     dropped = ranking.sets(way)[count - 1] if count else []
     return [layer for layer in range(ranking.num_layers) if layer not in dropped]
-
-
-def _open_work(output: Path, manifest: Manifest) -> Path:
-    """Return the directory of unfinished work; raise `StorageError` if it is another recipe's."""
-    work = sibling(output, "work")
-    if not stages.is_done(work, manifest):
-        with explain_disk_errors(output):
-            work.mkdir(parents=True, exist_ok=True)
-            manifest.save(work)
-    return work
 
 
 def _require_at_least_one(name: str, value: int) -> None:

@@ -1,0 +1,125 @@
+"""A training run's settings as Megatron-Bridge's `ConfigContainer`; nothing else builds one."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.bridge.training.config import (
+    CheckpointConfig,
+    ConfigContainer,
+    DistributedDataParallelConfig,
+    DistributedInitConfig,
+    LoggerConfig,
+    OptimizerConfig,
+    RNGConfig,
+    SchedulerConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
+
+from nemo_bielik.megatron.batches import PackedText
+from nemo_bielik.megatron.cpu import on_cpu
+from nemo_bielik.training import TrainConfig
+
+
+def bridge_config(config: TrainConfig, provider: Any, work: Path) -> ConfigContainer:
+    """Return what `pretrain` needs to train `provider`'s model as `config` says, within `work`."""
+    return ConfigContainer(
+        model=provider,
+        train=_steps(config),
+        optimizer=_optimizer(config),
+        scheduler=_schedule(config),
+        ddp=_gradients(config),
+        dataset=_text(config, work, provider.vocab_size),
+        logger=LoggerConfig(log_interval=10, tensorboard_dir=str(work / "tensorboard")),
+        # the text is tokens already: Bridge needs to know their number alone
+        tokenizer=TokenizerConfig(tokenizer_type="NullTokenizer", vocab_size=provider.vocab_size),
+        checkpoint=_checkpoints(config, work),
+        rng=RNGConfig(seed=config.seed),
+        dist=DistributedInitConfig(
+            distributed_backend="gloo" if on_cpu() else "nccl",
+            use_gloo_process_groups=True,
+        ),
+        mixed_precision=None,
+    )
+
+
+def _steps(config: TrainConfig) -> TrainingConfig:
+    return TrainingConfig(
+        train_iters=config.iters,
+        global_batch_size=config.global_batch_size,
+        micro_batch_size=config.micro_batch_size,
+        eval_interval=config.eval_interval or config.iters,
+        eval_iters=config.eval_iters if config.eval_interval else 0,
+        exit_signal_handler=bool(config.save_interval),
+    )
+
+
+def _optimizer(config: TrainConfig) -> OptimizerConfig:
+    return OptimizerConfig(
+        optimizer="adam",
+        lr=config.optim.max_lr,
+        min_lr=config.optim.min_lr,
+        weight_decay=config.optim.weight_decay,
+        adam_beta1=config.optim.beta1,
+        adam_beta2=config.optim.beta2,
+        clip_grad=config.optim.clip_grad,
+        bf16=config.precision == "bf16",
+        fp16=False,
+        params_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+        use_distributed_optimizer=_shards_optimizer(config),
+    )
+
+
+def _shards_optimizer(config: TrainConfig) -> bool:
+    return config.parallel.data > 1
+
+
+def _schedule(config: TrainConfig) -> SchedulerConfig:
+    return SchedulerConfig(
+        lr_decay_style=config.optim.decay,
+        lr_decay_iters=config.iters,
+        lr_warmup_iters=config.optim.warmup_iters,
+        start_weight_decay=config.optim.weight_decay,
+        end_weight_decay=config.optim.weight_decay,
+        weight_decay_incr_style="constant",
+    )
+
+
+def _gradients(config: TrainConfig) -> DistributedDataParallelConfig:
+    return DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        use_distributed_optimizer=_shards_optimizer(config),
+        overlap_grad_reduce=False,
+        overlap_param_gather=False,
+        check_for_nan_in_grad=False,  # it would end one rank; `StepGuard` asks all of them
+    )
+
+
+def _text(config: TrainConfig, work: Path, vocab_size: int) -> PackedText:
+    return PackedText(
+        train=config.train_data,
+        validation=config.validation_data if config.eval_interval else None,
+        cache=work / "index",
+        seq_length=config.sequence_length,
+        seed=config.seed,
+        eval_samples=config.eval_iters * config.global_batch_size,
+        vocab_size=vocab_size,
+        dataloader_type="single",
+        num_workers=0,
+        persistent_workers=False,
+    )
+
+
+def _checkpoints(config: TrainConfig, work: Path) -> CheckpointConfig:
+    directory = str(work / "checkpoints") if config.save_interval else None
+    return CheckpointConfig(
+        save=directory,
+        load=directory,
+        save_interval=config.save_interval or None,
+        most_recent_k=2,
+        ckpt_format="torch_dist",
+        fully_parallel_save=not on_cpu(),
+        async_save=False,
+        save_tokenizer_assets=False,
+    )
