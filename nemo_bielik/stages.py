@@ -60,12 +60,17 @@ def stage_output(
         dataclasses.replace(manifest, wall_seconds=seconds, results=results).save(scratch)
 
 
+def work_directory(output: Path) -> Path:
+    """Return where an unfinished stage keeps its checkpoints, metrics and logs."""
+    return sibling(output, "work")
+
+
 def open_work(output: Path, manifest: Manifest) -> Path:
     """Return where the unfinished work of `output` lies, made and marked as this recipe's.
 
     Raises `StorageError` if another recipe's work, or what is no stage's, lies there.
     """
-    work = sibling(output, "work")
+    work = work_directory(output)
     if not is_done(work, manifest):
         with explain_disk_errors(output):
             work.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError, DataError
-from nemo_bielik.files import sibling
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import describe, is_done
 
@@ -243,11 +242,6 @@ def check_layout(parallel: ParallelConfig, sequence_length: int, checkpoint: Che
             f"launched with {world} processes, but parallel.tensor × pipeline × data = "
             f"{parallel.processes}"
         )
-
-
-def work_directory(output: Path) -> Path:
-    """Return where an unfinished run keeps its checkpoints, metrics and logs."""
-    return sibling(output, "work")
 
 
 def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manifest:

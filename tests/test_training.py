@@ -10,7 +10,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.stages import stage_output
+from nemo_bielik.stages import stage_output, work_directory
 from nemo_bielik.training import (
     LoraConfig,
     OptimConfig,
@@ -23,7 +23,6 @@ from nemo_bielik.training import (
     prepare,
     tokens_fingerprint,
     train,
-    work_directory,
 )
 
 NAN = float("nan")

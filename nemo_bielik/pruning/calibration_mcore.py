@@ -4,11 +4,14 @@ Shapes: s positions, b samples; Megatron keeps activations as [s, b, ·].
 """
 
 import contextlib
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from megatron.bridge import AutoBridge
 from megatron.core import parallel_state
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.identity_op import IdentityOp
@@ -16,7 +19,24 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nemo_bielik.megatron.batches import next_batch, packed_dataset
+from nemo_bielik.megatron.model import inference_model, quiet
 from nemo_bielik.pruning.score import ScoreConfig
+from nemo_bielik.stages import work_directory
+
+
+@contextlib.contextmanager
+def calibration_model(config: ScoreConfig) -> Iterator[tuple[AutoBridge, list[nn.Module], Path]]:
+    """Yield the model to look into with its Bridge, and a work directory that every rank sees.
+
+    The engine's chatter goes to a log there; the directory goes when the block has ended well.
+    """
+    work, rank = work_directory(config.output), os.environ.get("RANK", "0")
+    work.mkdir(parents=True, exist_ok=True)
+    settings = (config.model, config.parallel, config.sequence_length, config.precision)
+    with quiet(work / f"engine.rank{rank}.log"), inference_model(*settings) as (bridge, model):
+        yield bridge, model, work
+    if rank == "0":
+        shutil.rmtree(work)
 
 
 def calibration_batches(

@@ -8,7 +8,6 @@ from nemo_bielik.arch import ModelArch, preset
 from nemo_bielik.artifacts import PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError, DataError
-from nemo_bielik.files import file_sha256
 from nemo_bielik.pruning.methods import STATISTICS, Method, find_method, resolve
 from nemo_bielik.pruning.select import PRUNABLE, Importance, select
 from nemo_bielik.pruning.sparsity import Sparsity
@@ -54,23 +53,25 @@ def plan_change(config: "PruneConfig", source: Checkpoint) -> PruningPlan:
             f"{config.scores}: these scores are of another model ({found.arch.name}) than "
             f"{config.model}; score this one with `bielik score`"
         )
-    return select(
-        found, target, rescale_norms=config.rescale_norms, layers=_chosen_layers(config, target)
-    )
+    layers = _chosen_layers(config, target, found.model)
+    return select(found, target, rescale_norms=config.rescale_norms, layers=layers)
 
 
-def edit_change(config: "PruneConfig", source: Checkpoint) -> WeightEdit:
-    """Return which share of the weights of `source` becomes zero, and in what pattern."""
-    Sparsity.parse(config.sparsity, config.pattern).require_fit(source.arch)
-    statistics = require_scores(config)
+def edit_change(config: "PruneConfig", source: Checkpoint, scores: str) -> WeightEdit:
+    """Return which share of the weights of `source` becomes zero, and in what pattern.
+
+    `scores` is the SHA-256 of the statistics, "" for a method without any.
+    """
+    sparsity = Sparsity.parse(config.sparsity, config.pattern)
+    sparsity.require_fit(source.arch)
     return WeightEdit(
         arch=source.arch,
         method=config.method,
-        sparsity=config.wanted_sparsity(),
+        sparsity=sparsity.ratio,
         pattern=config.pattern,
         scope=config.scope,
         damping=config.damping,
-        scores=file_sha256(statistics) if statistics else "",
+        scores=scores,
         source_model=source.fingerprint(),
     )
 
@@ -129,13 +130,12 @@ def _check_cuts(method: Method, source: ModelArch, target: ModelArch) -> None:
             )
 
 
-def _chosen_layers(config: "PruneConfig", target: ModelArch) -> list[int] | None:
+def _chosen_layers(config: "PruneConfig", target: ModelArch, source: str) -> list[int] | None:
     if config.layers_from is None:
         return None
     from nemo_bielik.pruning.depth.stage import kept_layers
 
-    fingerprint = Checkpoint.open(config.model).fingerprint()
-    return kept_layers(config.layers_from, config.layers_way, target.num_layers, fingerprint)
+    return kept_layers(config.layers_from, config.layers_way, target.num_layers, source)
 
 
 def _parameters(arch: ModelArch) -> int:

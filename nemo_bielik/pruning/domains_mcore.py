@@ -37,7 +37,6 @@ class DomainText:
         self.config = config
         self.names = domain_names(config.data, shearing.domains)
         several = len(self.names) > 1
-        check_batches(config, several)
         self.aside = shearing.evaluation_samples if several else 0
         length, seed = config.sequence_length, config.seed
         self.datasets = [

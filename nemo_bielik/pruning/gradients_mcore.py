@@ -10,8 +10,6 @@ hold it. A run that was killed starts again.
 """
 
 import dataclasses
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -30,12 +28,11 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifact_files import Float64
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError, DataError
-from nemo_bielik.files import sibling
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
+from nemo_bielik.megatron.model import on_rank_zero
 from nemo_bielik.megatron.objectives import NextToken
 from nemo_bielik.progress import progress
-from nemo_bielik.pruning.calibration_mcore import calibration_batches
+from nemo_bielik.pruning.calibration_mcore import calibration_batches, calibration_model
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.pruning.taylor import ORDERS, TAYLOR_NAME, TaylorTable, salience_shapes
 from nemo_bielik.stages import stage_output
@@ -56,15 +53,7 @@ def collect(config: ScoreConfig, checkpoint: Checkpoint, manifest: Manifest) -> 
             "every sample by itself, so it must be 1"
         )
     started = time.monotonic()
-    work = sibling(config.output, "work")
-    work.mkdir(parents=True, exist_ok=True)
-    rank = os.environ.get("RANK", "0")
-    with (
-        quiet(work / f"engine.rank{rank}.log"),
-        inference_model(
-            config.model, config.parallel, config.sequence_length, config.precision
-        ) as (bridge, model),
-    ):
+    with calibration_model(config) as (bridge, model, work):
         gradients = SampleGradients(model)
         tokens = _backward_all(config, model, gradients, checkpoint.arch.vocab_size, work / "index")
         gradients.finish(tokens)
@@ -83,8 +72,6 @@ def collect(config: ScoreConfig, checkpoint: Checkpoint, manifest: Manifest) -> 
                 table.save(scratch / TAYLOR_NAME)
 
         on_rank_zero(publish)
-    if rank == "0":
-        shutil.rmtree(work)
 
 
 class SampleGradients:

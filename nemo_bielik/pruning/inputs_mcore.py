@@ -9,8 +9,6 @@ are added at the end. A run that was killed starts again: it is a forward pass o
 """
 
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,14 +23,15 @@ from torch import Tensor
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.files import file_sha256, require_space, sibling
+from nemo_bielik.files import file_sha256, require_space
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import require_packable
-from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
+from nemo_bielik.megatron.model import on_rank_zero
 from nemo_bielik.progress import progress
 from nemo_bielik.pruning.calibration_mcore import (
     attached,
     calibration_batches,
+    calibration_model,
     forward_batches,
     on_input,
     on_norm,
@@ -83,22 +82,13 @@ def _forward_pass(
 ) -> Iterator[tuple[Any, Path]]:
     """Yield the sums over all calibration text, this rank's part, and a directory all ranks see."""
     require_packable(config.micro_batch_size, config.parallel.pipeline)
-    work, rank = sibling(config.output, "work"), os.environ.get("RANK", "0")
-    work.mkdir(parents=True, exist_ok=True)
-    with (
-        quiet(work / f"engine.rank{rank}.log"),
-        inference_model(
-            config.model, config.parallel, config.sequence_length, config.precision
-        ) as (_, model),
-    ):
+    with calibration_model(config) as (_, model, work):
         sums = make_sums(arch, config.parallel.sequence)
         batches = calibration_batches(config, arch.vocab_size, work / "index")
         shown = progress(batches, desc=config.output.name, unit="batch", show=dist.get_rank() == 0)
         with _hooks(unwrap_model(model)[0], sums.add):
             forward_batches(config, model, shown, len(batches))
         yield sums, work
-    if rank == "0":
-        shutil.rmtree(work)
 
 
 def _hooks(

@@ -7,8 +7,6 @@ its target, only the curve stays there, and any settings may start anew.
 """
 
 import json
-import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,9 +19,10 @@ from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
 from nemo_bielik.megatron.batches import require_packable
-from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
+from nemo_bielik.megatron.model import on_rank_zero
 from nemo_bielik.progress import progress
 from nemo_bielik.pruning import hard_concrete
+from nemo_bielik.pruning.calibration_mcore import calibration_model
 from nemo_bielik.pruning.domains_mcore import DomainText, check_batches
 from nemo_bielik.pruning.mask_hooks_mcore import MaskedModel
 from nemo_bielik.pruning.mask_learning import MaskLearner
@@ -31,7 +30,6 @@ from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.pruning.sheared_llama import MASKS_NAME, MaskTable
 from nemo_bielik.pruning.shearing import domain_names, target_shape
 from nemo_bielik.stages import claim_work, stage_output
-from nemo_bielik.training import work_directory
 
 _STATE, _METRICS = "state.safetensors", "metrics.jsonl"
 
@@ -47,17 +45,11 @@ def collect(config: ScoreConfig, checkpoint: Checkpoint, manifest: Manifest) -> 
     target = target_shape(checkpoint.arch, config.shearing.target)
     check_batches(config, len(domain_names(config.data, config.shearing.domains)) > 1)
     require_packable(config.micro_batch_size, config.parallel.pipeline)
-    work = work_directory(config.output)
-    work.mkdir(parents=True, exist_ok=True)
-    rank = os.environ.get("RANK", "0")
-    settings = (config.model, config.parallel, config.sequence_length, config.precision)
-    with quiet(work / f"engine.rank{rank}.log"), inference_model(*settings) as (_, model):
+    with calibration_model(config) as (_, model, work):
         on_rank_zero(lambda: claim_work(work, manifest, ignore=("parallel",)))
         learner, text = learn(config, checkpoint.arch, target, model, work)
         table = mask_table(learner, checkpoint.arch, target, checkpoint.fingerprint())
         on_rank_zero(lambda: _publish(config, manifest, table, text, work, started))
-    if rank == "0":
-        shutil.rmtree(work)
 
 
 def mask_table(learner: MaskLearner, source: ModelArch, target: ModelArch, model: str) -> MaskTable:

@@ -10,8 +10,6 @@ The table so far is kept, so a run that was killed continues from it, on other l
 """
 
 import functools
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -29,11 +27,12 @@ from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import require_packable
-from nemo_bielik.megatron.model import inference_model, on_rank_zero, quiet
+from nemo_bielik.megatron.model import on_rank_zero
 from nemo_bielik.progress import progress
 from nemo_bielik.pruning.calibration_mcore import (
     attached,
     calibration_batches,
+    calibration_model,
     forward_batches,
     on_input,
     on_norm,
@@ -41,7 +40,6 @@ from nemo_bielik.pruning.calibration_mcore import (
 )
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.stages import claim_work, stage_output
-from nemo_bielik.training import work_directory
 
 #: After so many micro-batches of a rank the sums of all ranks are added and kept. The places are
 #: part of the order of additions, and so of the last bits of a table: no clock decides on them.
@@ -75,21 +73,12 @@ def collect_sums(
     """
     started = time.monotonic()
     require_packable(config.micro_batch_size, config.parallel.pipeline, per_sample=True)
-    work, rank = work_directory(config.output), os.environ.get("RANK", "0")
-    work.mkdir(parents=True, exist_ok=True)
-    with (
-        quiet(work / f"engine.rank{rank}.log"),
-        inference_model(
-            config.model, config.parallel, config.sequence_length, config.precision
-        ) as (_, model),
-    ):
+    with calibration_model(config) as (_, model, work):
         on_rank_zero(lambda: claim_work(work, manifest, ignore=("parallel",)))
         sums, layers = make_sums(checkpoint.arch, config), unwrap_model(model)[0]
         with sums.attached(layers), without_logits(layers):
             table = _run(config, checkpoint, model, sums, work)
         on_rank_zero(lambda: _publish(config, manifest, table, started))
-    if rank == "0":
-        shutil.rmtree(work)
 
 
 def _run(

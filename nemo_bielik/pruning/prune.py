@@ -147,16 +147,12 @@ class PruneConfig:
             raise ConfigError(f"{self.method} needs either --sparsity or --pattern, not both")
         if self.scope == "model" and self.pattern:
             raise ConfigError("a pattern holds within every row; scope=model needs a sparsity")
-        self.wanted_sparsity()
+        Sparsity.parse(self.sparsity, self.pattern)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes that were given one by one; they win over those of `target`."""
         given = {name: getattr(self, name) for name in PRUNABLE}
         return {name: size for name, size in given.items() if size is not None}
-
-    def wanted_sparsity(self) -> float:
-        """Return the share of zeros that `sparsity` or `pattern` asks for."""
-        return Sparsity.parse(self.sparsity, self.pattern).ratio
 
 
 def prune(config: PruneConfig) -> None:
@@ -205,6 +201,9 @@ def _prepare(config: PruneConfig) -> tuple[Checkpoint, PruningPlan | WeightEdit,
     statistics = require_scores(config)
     if statistics:
         inputs["scores"] = file_sha256(statistics)
-    structured = find_method(config.method).structured
-    change = plan_change(config, source) if structured else edit_change(config, source)
+    change: PruningPlan | WeightEdit
+    if find_method(config.method).structured:
+        change = plan_change(config, source)
+    else:
+        change = edit_change(config, source, inputs.get("scores", ""))
     return source, change, stages.describe("prune", config, inputs)

@@ -15,6 +15,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.compare.contenders import DEFAULT, contender
 from nemo_bielik.compare.table import share_percent
 from nemo_bielik.planner.parameters import count_parameters
+from nemo_bielik.pruning.sparsity import Sparsity
 
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:  # handed on to lanes, which import the stage
@@ -82,7 +83,9 @@ def _row(name: str) -> dict[str, Any]:
     cut = row.prune_config(Path("teacher"), scores, Path("pruned"))
     arch = SOURCE.replace(**cut.sizes())
     linear = count_parameters(SOURCE) - 2 * 2048 * 96 - 13 * 96  # embeddings and norms
-    zeros = 0 if row.method.structured else round(cut.wanted_sparsity() * linear)
+    structured = row.method.structured
+    share = 0 if structured else Sparsity.parse(cut.sparsity, cut.pattern).ratio
+    zeros = round(share * linear)
     parameters = count_parameters(arch)
     figures = FIGURES[name]
     return {

@@ -14,12 +14,12 @@ from torch.distributed.checkpoint import FileSystemReader
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.stages import work_directory
 from nemo_bielik.training import (
     LoraConfig,
     OptimConfig,
     ParallelConfig,
     TrainConfig,
-    work_directory,
 )
 
 DISTILL = "nemo_bielik.distill.stage:distill"

@@ -26,7 +26,8 @@ from nemo_bielik.pruning.sheared_llama import MASKS_NAME, MaskTable, importance
 from nemo_bielik.pruning.shearing import ShearingConfig, mask_shapes, open_counts
 from nemo_bielik.pruning.slice import apply_plan
 from nemo_bielik.shape import Shape
-from nemo_bielik.training import ParallelConfig, work_directory
+from nemo_bielik.stages import work_directory
+from nemo_bielik.training import ParallelConfig
 
 SCORE = "nemo_bielik.pruning.score:score"
 LENGTH, BATCH, SAMPLES = 32, 8, 16

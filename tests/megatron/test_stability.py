@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from nemo_bielik.errors import DataError
+from nemo_bielik.stages import work_directory
 from nemo_bielik.training import (
     OptimConfig,
     ParallelConfig,
     StabilityConfig,
     TrainConfig,
-    work_directory,
 )
 
 STEPS, BATCH = 8, 8

@@ -42,7 +42,7 @@ def test_a_method_without_its_statistics_says_how_to_make_them(source, settings,
 
 
 def test_an_edit_names_the_share_of_zeros(source, settings):
-    edit = edit_change(settings(method="magnitude", pattern="2:4", scores=None), source)
+    edit = edit_change(settings(method="magnitude", pattern="2:4", scores=None), source, "")
     assert (edit.sparsity, edit.pattern, edit.scores) == (0.5, "2:4", "")
     assert edit.source_model == source.fingerprint()
     assert "50.0%" in summary(edit)[0]
