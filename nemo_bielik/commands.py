@@ -42,6 +42,12 @@ COMMANDS: tuple[Command, ...] = (
         "parameters, bytes and FLOPs of a model and its candidates",
     ),
     Command(
+        "plan --cluster",
+        "nemo_bielik.planner.layout_plan:LayoutPlanConfig",
+        "nemo_bielik.planner.layout_plan:print_layouts",
+        "memory, speed and cost of every layout of a training on a cluster",
+    ),
+    Command(
         "world",
         "nemo_bielik.data.tiny_polish.stage:MakeWorldConfig",
         "nemo_bielik.data.tiny_polish.stage:make_world",

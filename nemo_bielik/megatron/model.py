@@ -23,6 +23,7 @@ from megatron.core.utils import unwrap_model
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.megatron.cpu import cpu_runtime, on_cpu
+from nemo_bielik.planner.stages import layers_of_stages
 from nemo_bielik.training import ParallelConfig, Precision
 
 #: Transformer Engine brings the fused layers; without it the same model is built of plain ones.
@@ -71,18 +72,10 @@ def model_provider(
 
 
 def pipeline_layout(num_layers: int, stages: int) -> list[list[str]] | None:
-    """Spread layers over stages as evenly as they go; None where Megatron's own split does.
-
-    A remainder goes to the stages in the middle first: the first also holds the embedding and the
-    last the output layer. 50 layers on 4 stages are 12, 13, 13, 12.
-    """
+    """Deal layers over stages as the planner does; None where Megatron's own split is the same."""
     if num_layers % stages == 0:
         return None
-    counts = [num_layers // stages] * stages
-    by_distance = sorted(range(stages), key=lambda stage: (abs(2 * stage - (stages - 1)), stage))
-    for stage in by_distance[: num_layers % stages]:
-        counts[stage] += 1
-    layout = [["decoder"] * count for count in counts]
+    layout = [["decoder"] * count for count in layers_of_stages(num_layers, stages)]
     layout[0].insert(0, "embedding")
     layout[-1].append("loss")
     return layout

@@ -163,7 +163,7 @@ def _flops_table(rows: list[dict[str, Any]], context: Sequence[int]) -> str:
 def _table(title: str, head: list[str], rows: list[dict[str, Any]], cells: list[list[str]]) -> str:
     names = [row["name"] + (_MARK if "note" in row else "") for row in rows]
     body = [[name, *values] for name, values in zip(names, cells, strict=True)]
-    return f"{title}\n{_align(['model', *head], body)}"
+    return f"{title}\n{align(['model', *head], body)}"
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
@@ -196,7 +196,8 @@ def _three_digits(value: float) -> str:
     return f"{value:#.3g}" if value < 100 else f"{value:,.0f}"
 
 
-def _align(head: list[str], rows: list[list[str]]) -> str:
+def align(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table with its first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for cells in (head, *rows):

@@ -1,0 +1,46 @@
+"""GPUs and clusters as users name them."""
+
+import pytest
+
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.planner.devices import DEVICES, Cluster, device
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes", "gpus_per_node", "name"),
+    [("2x8xH200", 2, 8, "H200"), ("8xh100", 1, 8, "H100"), ("1x4xA100", 1, 4, "A100")],
+)
+def test_a_cluster_is_nodes_gpus_and_their_name(
+    text: str, nodes: int, gpus_per_node: int, name: str
+) -> None:
+    cluster = Cluster.parse(text)
+    assert (cluster.nodes, cluster.gpus_per_node, cluster.device.name) == (
+        nodes,
+        gpus_per_node,
+        name,
+    )
+    assert cluster.gpus == nodes * gpus_per_node
+
+
+@pytest.mark.parametrize(
+    "text", ["", "H200", "2x8", "0x8xH200", "2x0xH200", "2x8x8xH200", "-1xH200"]
+)
+def test_anything_else_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match="write nodes x GPUs x name, such as 2x8xH200"):
+        Cluster.parse(text)
+
+
+def test_an_unknown_gpu_names_the_nearest_and_all_known() -> None:
+    with pytest.raises(ConfigError, match=r"no GPU 'H20'.*H200.*known are A100"):
+        device("H20")
+
+
+def test_figures_of_data_sheets_hang_together() -> None:
+    # a newer generation never computes slower, nor has it slower memory or links
+    ordered = [DEVICES[name] for name in ("A100", "H100", "B200")]
+    for figure in ("bandwidth", "bf16_flops", "link_bandwidth"):
+        values = [getattr(one, figure) for one in ordered]
+        assert values == sorted(values)
+    h100, h200 = DEVICES["H100"], DEVICES["H200"]  # the same chip with more and faster memory
+    assert h100.bf16_flops == h200.bf16_flops
+    assert h100.memory_bytes < h200.memory_bytes

@@ -1,0 +1,98 @@
+"""Layouts: legal ones only, those that fit first, the choice explained."""
+
+import json
+
+import pytest
+
+from nemo_bielik.arch import BIELIK_11B_V3, BIELIK_MINITRON_7B, ModelArch
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.planner.devices import Cluster
+from nemo_bielik.planner.layout_plan import LayoutPlanConfig, print_layouts
+from nemo_bielik.planner.layouts import MARGIN, estimates, legal
+from nemo_bielik.planner.training_memory import Workload
+
+THREE_GROUPS = ModelArch(
+    name="three-groups",
+    vocab_size=1024,
+    hidden_size=96,
+    ffn_hidden_size=128,
+    num_layers=4,
+    num_attention_heads=6,
+    num_query_groups=3,
+    head_dim=16,
+)
+PAIR = Workload(BIELIK_MINITRON_7B, BIELIK_11B_V3, 4096, 64)
+
+
+@pytest.mark.parametrize("name", ["2x8xH200", "8xH100", "3x4xA100", "1xB200"])
+def test_every_layout_is_one_that_the_engine_takes(name: str) -> None:
+    from nemo_bielik.training import ParallelConfig, TrainSettings
+
+    cluster = Cluster.parse(name)
+    work = Workload(BIELIK_MINITRON_7B, BIELIK_11B_V3, 4096, 96)
+    layouts = list(legal(work, cluster))
+    assert layouts and len(set(layouts)) == len(layouts)
+    for layout in layouts:
+        parallel = ParallelConfig(
+            tensor=layout.tensor,
+            pipeline=layout.pipeline,
+            data=layout.data,
+            sequence=layout.sequence,
+        )
+        assert parallel.processes == cluster.gpus
+        assert cluster.gpus_per_node % layout.tensor == 0
+        TrainSettings(  # refuses what does not divide
+            global_batch_size=96, micro_batch_size=layout.micro_batch_size, parallel=parallel
+        )
+
+
+def test_dimensions_that_do_not_divide_leave_a_size_out() -> None:
+    work = Workload(THREE_GROUPS, None, 4096, 64)
+    assert {layout.tensor for layout in legal(work, Cluster.parse("8xH200"))} == {1}
+    uneven = list(legal(PAIR, Cluster.parse("8xH200")))
+    assert {layout.pipeline for layout in uneven} == {1, 2, 4, 8}  # 50 layers, unevenly
+
+
+def test_those_that_fit_come_first_and_the_fastest_before_all() -> None:
+    found = estimates(PAIR, Cluster.parse("8xH100"))
+    fitting = [estimate for estimate in found if estimate.fits]
+    assert 0 < len(fitting) < len(found) and found[: len(fitting)] == fitting
+    room = (1 - MARGIN) * 80e9
+    assert all((estimate.memory_bytes <= room) == estimate.fits for estimate in found)
+    speeds = [estimate.tokens_per_second for estimate in fitting]
+    assert speeds == sorted(speeds, reverse=True)
+
+
+def test_a_batch_that_no_layout_shares_is_refused() -> None:
+    work = Workload(THREE_GROUPS, None, 4096, 3)  # at most four stages: two replicas or more
+    with pytest.raises(ConfigError, match="no layout splits 8 GPUs for batches of 3"):
+        estimates(work, Cluster.parse("8xH200"))
+
+
+def test_the_command_prints_the_choice_and_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_layouts(LayoutPlanConfig(cluster="2x8xH200", json=True)) == 0
+    plan = json.loads(capsys.readouterr().out)
+    chosen = plan["chosen"]
+    assert chosen == plan["layouts"][0] and chosen["fits"]
+    hours = 25e9 / chosen["tokens_per_second"] / 3600
+    assert chosen["hours"] == pytest.approx(hours, abs=0.01)
+    assert chosen["gpu_hours"] == pytest.approx(16 * hours, abs=0.1)
+    assert sum(chosen["memory_parts"].values()) == pytest.approx(chosen["memory_bytes"], abs=10)
+
+
+def test_where_nothing_fits_the_leanest_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_layouts(LayoutPlanConfig(cluster="1xL40S")) == 1
+    assert "Nothing fits: the leanest layout takes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"efficiency": 1.5}, "efficiency is 1.5"),
+        ({"top": 0}, "top is 0"),
+        ({"sequence_length": 0}, "sequence_length is 0"),
+    ],
+)
+def test_bad_settings_are_refused(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        LayoutPlanConfig(cluster="8xH200", **wrong)  # type: ignore[arg-type]
