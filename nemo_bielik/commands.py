@@ -141,6 +141,12 @@ COMMANDS: tuple[Command, ...] = (
         "one self-contained HTML page from the artifacts of a run",
     ),
     Command(
+        "recipes",
+        "nemo_bielik.recipes.catalog:RecipesConfig",
+        "nemo_bielik.recipes.catalog:print_recipes",
+        "settings to start from, with their stage and layout",
+    ),
+    Command(
         "doctor",
         "nemo_bielik.doctor:DoctorConfig",
         "nemo_bielik.doctor:run_doctor",

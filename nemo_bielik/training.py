@@ -147,6 +147,10 @@ class TrainSettings:
         default=False, metadata={"help": "weights that are zero at the start stay zero"}
     )
     precision: Literal["fp32", "bf16"] = "fp32"
+    recompute: bool = field(
+        default=False,
+        metadata={"help": "layers keep their input alone and compute again in the backward pass"},
+    )
     seed: int = field(default=1, metadata={"help": "order of the training text"})
     optim: OptimConfig = field(default_factory=OptimConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)

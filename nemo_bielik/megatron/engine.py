@@ -27,6 +27,7 @@ from nemo_bielik.megatron.model import (
     on_rank_zero,
     open_bridge,
     quiet,
+    recompute_layers,
 )
 from nemo_bielik.megatron.objectives import Objective
 from nemo_bielik.megatron.sparse import keep_zeros
@@ -80,6 +81,8 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     if config.keep == "best":
         callbacks.append(BestWeights(bridge, config.model, work / "best"))
     provider = model_provider(bridge, config.parallel, config.precision, config.sequence_length)
+    if config.recompute:
+        recompute_layers(provider)
     if config.keep_zeros:
         callbacks.insert(0, keep_zeros(provider))
     provider = objective.prepare(provider, config)

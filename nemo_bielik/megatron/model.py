@@ -71,6 +71,13 @@ def model_provider(
     return provider
 
 
+def recompute_layers(provider: GPTModelProvider) -> None:
+    """Have every layer keep its input alone, and compute again what its backward pass needs."""
+    provider.recompute_granularity = "full"
+    provider.recompute_method = "uniform"
+    provider.recompute_num_layers = 1
+
+
 def pipeline_layout(num_layers: int, stages: int) -> list[list[str]] | None:
     """Deal layers over stages as the planner does; None where Megatron's own split is the same."""
     if num_layers % stages == 0:

@@ -86,7 +86,8 @@ def reason(found: list[Estimate], cluster: Cluster) -> str:
     )
     fitting = sum(estimate.fits for estimate in found)
     return (
-        f"Take {name}\nthe fastest of {fitting} layouts that fit (of {len(found)} legal ones), with "
+        f"Take {name}\n"
+        f"the fastest of {fitting} layouts that fit (of {len(found)} legal ones), with "
         f"{_giga(best.memory_bytes)} of {_giga(cluster.device.memory_bytes)} used, {MARGIN:.0%} "
         "of which must stay free"
     )

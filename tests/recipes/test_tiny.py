@@ -26,6 +26,7 @@ def recipe_modules():
     return [
         importlib.import_module(found.name)
         for found in pkgutil.walk_packages(recipes.__path__, f"{recipes.__name__}.")
+        if found.name != "nemo_bielik.recipes.catalog"  # their table
     ]
 
 

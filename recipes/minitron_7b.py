@@ -1,0 +1,108 @@
+"""Bielik-Minitron-7B, the report's EXP_010: cut to 40 layers and ffn 11,264, then distilled.
+
+The report gives 8,000 steps, 48 to 72 hours on 2 × 8 H200, AdamW and a cosine, but neither batch
+nor rates. 768 sequences of 4,096 tokens fill 73 hours by `bielik plan --cluster 2x8xH200`; the
+rates are ours. There both models fit on every GPU, and no layout is faster than 16 replicas, as
+the report found; the split ones are for smaller GPUs and longer sequences.
+"""
+
+from dataclasses import replace
+
+from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.pipeline import PipelineConfig
+from nemo_bielik.pruning.prune import PruneConfig
+from nemo_bielik.recipes.bielik_11b_v3 import MODEL, RUN, SEQUENCE_LENGTH
+from nemo_bielik.recipes.bielik_11b_v3 import evaluate as evaluate_teacher
+from nemo_bielik.runs import DISTILLED, PRUNED
+from nemo_bielik.shape import Shape
+from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig, TrainSettings
+
+
+def recovery() -> TrainSettings:
+    """25 billion tokens on 16 GPUs; a step that would do harm rolls back to the last checkpoint."""
+    return TrainSettings(
+        iters=8000,
+        sequence_length=SEQUENCE_LENGTH,
+        global_batch_size=768,
+        micro_batch_size=1,
+        eval_interval=200,
+        eval_iters=2,
+        save_interval=100,
+        precision="bf16",
+        optim=OptimConfig(max_lr=1e-4, min_lr=1e-5, warmup_iters=100),
+        stability=StabilityConfig(policy="rollback", loss_spike=10.0),
+        parallel=ParallelConfig(data=16),
+    )
+
+
+def prune() -> PruneConfig:
+    """50 → 40 layers, ffn 14,336 → 11,264, by Minitron's scores."""
+    return PruneConfig(
+        model=MODEL, scores=RUN.scores, output=RUN.model(PRUNED), target="bielik-minitron-7b"
+    )
+
+
+def distill() -> DistillConfig:
+    """Forward KL to the original, 16 replicas of both models."""
+    return DistillConfig(
+        model=RUN.model(PRUNED),
+        teacher=MODEL,
+        train_data=RUN.tokens("recovery"),
+        validation_data=RUN.tokens("validation"),
+        output=RUN.model(DISTILLED),
+        **recovery().fields(),
+    )
+
+
+def distill_1x8() -> DistillConfig:
+    """The same on one node, in twice the time."""
+    return replace(distill(), parallel=ParallelConfig(data=8))
+
+
+def distill_tp2() -> DistillConfig:
+    """Every model on two GPUs, sequences split between them: half the memory of `distill`."""
+    return replace(distill(), parallel=ParallelConfig(tensor=2, data=8, sequence=True))
+
+
+def distill_tp2_pp4() -> DistillConfig:
+    """Every model on eight GPUs; the teacher's 50 layers fill the stages as 12, 13, 13, 12."""
+    parallel = ParallelConfig(tensor=2, pipeline=4, data=2, sequence=True)
+    return replace(distill(), parallel=parallel)
+
+
+def distill_tp2_pp4_1x8() -> DistillConfig:
+    """As `distill_tp2_pp4`, one replica on one node: for GPUs of 80 GB."""
+    parallel = ParallelConfig(tensor=2, pipeline=4, data=1, sequence=True)
+    return replace(distill(), parallel=parallel)
+
+
+def distill_32k() -> DistillConfig:
+    """Sequences of 32,768 tokens, as many tokens a step; four GPUs share each."""
+    return replace(
+        distill(),
+        sequence_length=32_768,
+        global_batch_size=96,
+        parallel=ParallelConfig(tensor=4, data=4, sequence=True),
+    )
+
+
+def evaluate() -> EvaluateConfig:
+    """Judge the distilled model on what the original is judged by."""
+    model, output = RUN.model(DISTILLED), RUN.evaluation(DISTILLED)
+    return replace(evaluate_teacher(), model=model, output=output)
+
+
+def pipeline() -> PipelineConfig:
+    """The whole chain on one node: score, prune, distil, evaluate, report."""
+    settings = recovery()
+    settings.parallel = ParallelConfig(data=8)
+    return PipelineConfig(
+        output=RUN.root,
+        model=MODEL,
+        texts=[RUN.root / "corpus.jsonl"],
+        target=Shape(num_layers=40, ffn_hidden_size=11_264),
+        recovery=settings,
+        score_samples=1024,
+        lanes=8,
+    )

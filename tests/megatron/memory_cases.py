@@ -1,0 +1,102 @@
+"""Functions for the lanes: what training really holds on a rank, counted tensor by tensor."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_bielik.training import ParallelConfig
+
+
+def held(model: Path, parallel: ParallelConfig) -> dict[str, int]:
+    """Return the bytes that this rank holds of a bf16 model in training, after one step."""
+    from megatron.bridge.training.config import DistributedDataParallelConfig, OptimizerConfig
+    from megatron.core.optimizer import get_megatron_optimizer
+
+    from nemo_bielik.megatron.model import distributed_session, model_provider, open_bridge
+    from nemo_bielik.megatron.upstream_fixes import install_sharded_adam
+
+    install_sharded_adam()
+    shards = parallel.data > 1
+    with distributed_session():
+        provider = model_provider(open_bridge(model), parallel, "bf16", 16)
+        provider.finalize()
+        provider.initialize_model_parallel(seed=1)
+        ddp = DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True, use_distributed_optimizer=shards
+        )
+        chunks = provider.provide_distributed_model(ddp_config=ddp)
+        settings = OptimizerConfig(
+            optimizer="adam",
+            lr=1e-3,
+            bf16=True,
+            params_dtype=torch.bfloat16,
+            use_distributed_optimizer=shards,
+        )
+        settings.finalize()
+        optimizer = get_megatron_optimizer(settings, chunks)
+        for chunk in chunks:
+            for parameter in chunk.parameters():
+                parameter.main_grad.fill_(1e-3)
+        optimizer.step()
+        return _count(chunks, optimizer)
+
+
+def _count(chunks: list[Any], optimizer: Any) -> dict[str, int]:
+    buffers = [buffer for chunk in chunks for buffer in chunk.buffers]
+    return {
+        "weights": sum(_bytes(p) for chunk in chunks for p in chunk.parameters()),
+        "gradients": sum(_bytes(buffer.grad_data) for buffer in buffers),
+        "optimizer": sum(map(_bytes, _optimizer_tensors(optimizer))),
+    }
+
+
+def _optimizer_tensors(optimizer: Any) -> list[Tensor]:
+    """Return the fp32 weights and both moments."""
+    parts = getattr(optimizer, "chained_optimizers", [optimizer])
+    tensors: dict[int, Tensor] = {}
+    for part in parts:
+        for group in part.optimizer.param_groups:
+            for weight in group["params"]:
+                state = part.optimizer.state[weight]
+                for tensor in (weight, state["exp_avg"], state["exp_avg_sq"]):
+                    tensors[id(tensor)] = tensor
+    return list(tensors.values())
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def layer_passes(model: Path, recompute: bool) -> tuple[list[int], dict[str, Tensor]]:
+    """Return how often each layer ran in one forward and backward pass, and all gradients."""
+    from nemo_bielik.megatron.batches import Batch
+    from nemo_bielik.megatron.model import (
+        distributed_session,
+        model_provider,
+        open_bridge,
+        recompute_layers,
+    )
+
+    tokens = torch.arange(32).view(2, 16) % 48
+    batch = Batch(tokens, tokens, torch.ones_like(tokens), torch.arange(16).repeat(2, 1))
+    with distributed_session():
+        provider = model_provider(open_bridge(model), ParallelConfig(), "fp32", 16)
+        if recompute:
+            recompute_layers(provider)
+        provider.finalize()
+        provider.initialize_model_parallel(seed=1)
+        chunk = provider.provide_distributed_model(wrap_with_ddp=False)[0]
+        passes = [0] * len(chunk.decoder.layers)
+
+        def count(number: int) -> Any:
+            def hook(*_: Any) -> None:
+                passes[number] += 1
+
+            return hook
+
+        for number, layer in enumerate(chunk.decoder.layers):
+            layer.register_forward_hook(count(number))
+        chunk(**batch.model_inputs()).square().sum().backward()
+        return passes, {name: p.grad for name, p in chunk.named_parameters()}

@@ -1,0 +1,113 @@
+"""Every recipe builds the settings of its stage; the full-size ones can be split and fit."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from nemo_bielik.arch import BIELIK_11B_V3, EXPERIMENTS, preset
+from nemo_bielik.commands import find_command, load
+from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.planner.devices import Cluster
+from nemo_bielik.planner.layouts import MARGIN, legal
+from nemo_bielik.planner.training_memory import Layout, Workload, peak_memory
+from nemo_bielik.pruning.prune import PruneConfig
+from nemo_bielik.recipes.catalog import RECIPES, RecipesConfig, find_recipe, print_recipes
+
+IDS = [f"{recipe.stage}-{recipe.name}" for recipe in RECIPES]
+FULL_SIZE = [
+    recipe for recipe in RECIPES if recipe.stage == "distill" and not recipe.name == "tiny"
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
+def test_a_recipe_makes_the_settings_of_its_stage_anew(recipe) -> None:
+    config = recipe.factory()
+    assert type(config) is load(find_command(recipe.stage).config)
+    assert config == recipe.factory() and config is not recipe.factory()
+    assert find_recipe(recipe.stage, recipe.name)() == config
+
+
+def test_no_two_recipes_of_a_stage_share_a_name() -> None:
+    names = Counter((recipe.stage, recipe.name) for recipe in RECIPES)
+    assert set(names.values()) == {1}
+
+
+def test_all_ten_candidates_are_there_for_pruning_and_for_one_and_two_nodes() -> None:
+    for number in range(1, 11):
+        name = f"exp_{number:03d}"
+        prune: PruneConfig = find_recipe("prune", name)()
+        assert prune.target == f"exp-{number:03d}"
+        two, one = find_recipe("distill", name)(), find_recipe("distill", f"{name}_1x8")()
+        assert two.model == one.model == prune.output  # a chain: what is cut is what is distilled
+        assert (two.parallel.processes, one.parallel.processes) == (16, 8)
+
+
+def student_of(config: DistillConfig):
+    name = config.model.name.removeprefix("pruned").removeprefix("-")
+    return EXPERIMENTS[name] if name else preset("bielik-minitron-7b")
+
+
+@pytest.mark.parametrize("recipe", FULL_SIZE, ids=[recipe.name for recipe in FULL_SIZE])
+def test_full_size_layouts_are_legal_and_fit_an_h200(recipe) -> None:
+    config, row = recipe.factory(), recipe.row()
+    work = Workload(
+        student_of(config), BIELIK_11B_V3, config.sequence_length, config.global_batch_size
+    )
+    parallel = config.parallel
+    layout = Layout(
+        parallel.tensor,
+        parallel.pipeline,
+        parallel.data,
+        config.micro_batch_size,
+        parallel.sequence,
+        config.recompute,
+    )
+    cluster = Cluster.parse(f"{row['nodes']}x{row['gpus_per_node']}xH200")
+    assert row["nodes"] * row["gpus_per_node"] == parallel.processes
+    assert layout in list(legal(work, cluster))
+    assert sum(peak_memory(work, layout).values()) <= (1 - MARGIN) * 141e9
+
+
+def test_the_split_recipe_for_small_gpus_fits_them() -> None:
+    config = find_recipe("distill", "minitron_7b_tp2_pp4_1x8")()
+    work = Workload(student_of(config), BIELIK_11B_V3, 4096, config.global_batch_size)
+    layout = Layout(2, 4, 1, 1, True, False)
+    assert sum(peak_memory(work, layout).values()) <= (1 - MARGIN) * 80e9
+
+
+def test_the_list_for_machines_names_stage_and_layout(capsys) -> None:
+    print_recipes(RecipesConfig(json=True))
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == len(RECIPES)
+    wanted = {"name", "stage", "nodes", "gpus_per_node", "tensor", "pipeline", "context"}
+    assert all(wanted <= row.keys() for row in rows)
+    split = next(row for row in rows if row["name"] == "minitron_7b_tp2_pp4")
+    assert (split["nodes"], split["gpus_per_node"]) == (2, 8)
+    assert (split["tensor"], split["pipeline"], split["data"]) == (2, 4, 2)
+    assert all(row["gpus_per_node"] == 0 for row in rows if row["stage"] == "prune")
+
+
+def test_the_list_for_people_can_be_of_one_stage(capsys) -> None:
+    print_recipes(RecipesConfig(stage="score"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + sum(recipe.stage == "score" for recipe in RECIPES)
+    assert "bielik_11b_v3" in "".join(lines) and "exp_001" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "said"),
+    [
+        ("distill", "minitron_7", "did you mean 'minitron_7b'"),
+        ("distill", "bielik_11b_v3", "it is a recipe of evaluate, score"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(stage, name, said) -> None:
+    with pytest.raises(ConfigError, match=rf"no recipe '{name}' of {stage}.*{said}"):
+        find_recipe(stage, name)
+
+
+def test_an_unknown_stage_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stage is 'distil'.*recipes exist for"):
+        RecipesConfig(stage="distil")
