@@ -147,6 +147,12 @@ COMMANDS: tuple[Command, ...] = (
         "settings to start from, with their stage and layout",
     ),
     Command(
+        "report --paper",
+        "nemo_bielik.paper.recovery:PaperConfig",
+        "nemo_bielik.paper.recovery:print_paper",
+        "the report's recovery table, rebuilt from its tables of scores",
+    ),
+    Command(
         "doctor",
         "nemo_bielik.doctor:DoctorConfig",
         "nemo_bielik.doctor:run_doctor",

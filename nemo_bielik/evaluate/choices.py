@@ -86,6 +86,18 @@ def score_choices(
 
     Raises `DataError` for a sentence that is longer than `max_tokens`.
     """
+    groups = encode_choices(tokenizer, choices, max_tokens)
+    sums = model.log_probs(groups, progress)
+    return [ChoiceScore(choice, tuple(own)) for choice, own in zip(choices, sums, strict=True)]
+
+
+def encode_choices(
+    tokenizer: TextTokenizer, choices: Sequence[Choice], max_tokens: int
+) -> list[list[list[int]]]:
+    """Return the token ids of every sentence of every choice, each opened by ``<s>``.
+
+    Raises `DataError` for a sentence that is longer than `max_tokens`.
+    """
     sentences = [sentence for choice in choices for sentence in choice.sentences]
     encoded = iter([tokenizer.bos_id, *ids] for ids in tokenizer.encode_batch(sentences))
     groups = [[next(encoded) for _ in choice.sentences] for choice in choices]
@@ -96,8 +108,7 @@ def score_choices(
                 f"{choice.where}: a sentence has {longest} tokens, more than sequence_length "
                 f"({max_tokens}); raise it or shorten the sentence"
             )
-    sums = model.log_probs(groups, progress)
-    return [ChoiceScore(choice, tuple(own)) for choice, own in zip(choices, sums, strict=True)]
+    return groups
 
 
 def accuracy(scores: Sequence[ChoiceScore]) -> float:

@@ -60,9 +60,8 @@ class LanguageModel:
         is not finite.
         """
         rows = [Row.of(group) for group in groups]
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place].tokens), reverse=True)
         found: list[list[float]] = [[] for _ in rows]
-        for places in _batches(order, [len(row.tokens) for row in rows], self.tokens_per_batch):
+        for places in batches_of([len(row.tokens) for row in rows], self.tokens_per_batch):
             batch = [rows[place] for place in places]
             for place, sums in zip(places, self._batch_log_probs(batch), strict=True):
                 found[place] = sums
@@ -99,8 +98,9 @@ class LanguageModel:
         )
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator[Sequence[int]]:
-    """Cut rows ordered from long to short so that a padded batch has at most `limit` tokens."""
+def batches_of(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Yield places of sequences of like length; with its padding, a batch has at most `limit`."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     start = 0
     while start < len(order):
         count = max(1, limit // lengths[order[start]])

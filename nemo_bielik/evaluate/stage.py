@@ -83,8 +83,8 @@ def evaluate(config: EvaluateConfig) -> None:
     """Evaluate `config.model` and write `config.output`; bad input is refused before any work."""
     checkpoint = Checkpoint.open(config.model)
     tokenizer = TextTokenizer.open(config.model)
-    _check_length(config, checkpoint)
-    _check_vocabulary(checkpoint, tokenizer)
+    check_length(config.sequence_length, checkpoint)
+    check_vocabulary(checkpoint, tokenizer)
     pairs = read_minimal_pairs(config.minimal_pairs) if config.minimal_pairs else []
     facts = read_facts(config.facts) if config.facts else []
     manifest = describe("evaluate", config, _inputs(config, checkpoint, tokenizer))
@@ -175,16 +175,17 @@ def _inputs(
     return inputs | {str(path): text_fingerprint(path) for path in paths if path is not None}
 
 
-def _check_length(config: EvaluateConfig, checkpoint: Checkpoint) -> None:
+def check_length(sequence_length: int, checkpoint: Checkpoint) -> None:
+    """Raise `ConfigError` if the model knows fewer positions than `sequence_length`."""
     positions = checkpoint.arch.max_position_embeddings
-    if config.sequence_length > positions:
+    if sequence_length > positions:
         raise ConfigError(
-            f"sequence_length is {config.sequence_length}; {config.model} knows {positions} "
+            f"sequence_length is {sequence_length}; {checkpoint.directory} knows {positions} "
             "positions at most"
         )
 
 
-def _check_vocabulary(checkpoint: Checkpoint, tokenizer: TextTokenizer) -> None:
+def check_vocabulary(checkpoint: Checkpoint, tokenizer: TextTokenizer) -> None:
     """Raise `CheckpointError` if the tokenizer has ids that the model does not know.
 
     A model may have more ids than its tokenizer: embeddings are often padded.

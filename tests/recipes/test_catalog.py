@@ -16,9 +16,7 @@ from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.recipes.catalog import RECIPES, RecipesConfig, find_recipe, print_recipes
 
 IDS = [f"{recipe.stage}-{recipe.name}" for recipe in RECIPES]
-FULL_SIZE = [
-    recipe for recipe in RECIPES if recipe.stage == "distill" and not recipe.name == "tiny"
-]
+FULL_SIZE = [recipe for recipe in RECIPES if recipe.stage == "distill" and recipe.name != "tiny"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=IDS)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.text import text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
-from nemo_bielik.errors import CheckpointError, ConfigError, DataError
-from nemo_bielik.evaluate.choices import Choice, read_facts, read_minimal_pairs
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.evaluate.choices import Choice, encode_choices, read_facts, read_minimal_pairs
+from nemo_bielik.evaluate.stage import check_length, check_vocabulary
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.depth.samples import (
     Sample,
-    check_lengths,
     halve,
     split_documents,
     text_windows,
@@ -111,7 +111,7 @@ def _read(config: "DepthConfig", tokenizer: TextTokenizer) -> tuple[Sample, Samp
         )
     suites = {name: _items(name, path) for name, path in config.item_files().items()}
     for items in suites.values():
-        check_lengths(items, tokenizer, config.sequence_length)
+        encode_choices(tokenizer, items, config.sequence_length)  # too long a sentence ends it here
     halves = {name: halve(items, config.item_files()[name]) for name, items in suites.items()}
     return (
         Sample(choosing, {name: half for name, (half, _) in halves.items()}),
@@ -130,16 +130,8 @@ def _check_model(config: "DepthConfig", checkpoint: Checkpoint, tokenizer: TextT
             f"most is {config.most}; {config.model} has {arch.num_layers} layers, of which at "
             "least one must stay"
         )
-    if config.sequence_length > arch.max_position_embeddings:
-        raise ConfigError(
-            f"sequence_length is {config.sequence_length}; {config.model} knows "
-            f"{arch.max_position_embeddings} positions at most"
-        )
-    if tokenizer.vocab_size > arch.vocab_size:
-        raise CheckpointError(
-            f"{config.model}: its tokenizer has {tokenizer.vocab_size} tokens, the model only "
-            f"{arch.vocab_size}; put the model's own tokenizer beside it"
-        )
+    check_length(config.sequence_length, checkpoint)
+    check_vocabulary(checkpoint, tokenizer)
 
 
 def _listed(paths: list[Path]) -> str:

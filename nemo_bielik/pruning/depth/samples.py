@@ -104,17 +104,6 @@ def halve(items: Sequence[Choice], path: Path) -> tuple[list[Choice], list[Choic
     return choosing, judging
 
 
-def check_lengths(items: Sequence[Choice], tokenizer: TextTokenizer, sequence_length: int) -> None:
-    """Raise `DataError` for a sentence that is longer than `sequence_length`, before any work."""
-    for item in items:
-        longest = 1 + max(map(len, tokenizer.encode_batch(item.sentences)))
-        if longest > sequence_length:
-            raise DataError(
-                f"{item.where}: a sentence has {longest} tokens, more than sequence_length "
-                f"({sequence_length}); raise it or shorten the sentence"
-            )
-
-
 def _documents(paths: Sequence[Path], separator: str | None) -> Iterator[str]:
     for path in paths:
         yield from read_documents(path, separator)

@@ -18,7 +18,7 @@ from nemo_bielik.artifact_files import Float64
 from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.evaluate.choices import ChoiceScore, accuracy, score_choices
-from nemo_bielik.evaluate.language_model import LanguageModel
+from nemo_bielik.evaluate.language_model import LanguageModel, batches_of
 from nemo_bielik.evaluate.shared_prefix import Batch, Row
 from nemo_bielik.pruning.depth.samples import Sample
 
@@ -132,8 +132,8 @@ def _residual_streams(model: LanguageModel, windows: Sequence[Sequence[int]]) ->
         for place in (*decoder.layers, decoder.norm)
     ]
     try:
-        for some in _batches(windows, model.tokens_per_batch):
-            batch = Batch.of([Row.of([window]) for window in some], model.model.device)
+        for places in batches_of(list(map(len, windows)), model.tokens_per_batch):
+            batch = Batch.of([Row.of([windows[place]]) for place in places], model.model.device)
             decoder(input_ids=batch.tokens, use_cache=False)
             streams = [states.flatten(0, 1)[batch.sources] for states in found]
             found.clear()
@@ -141,15 +141,6 @@ def _residual_streams(model: LanguageModel, windows: Sequence[Sequence[int]]) ->
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _batches(windows: Sequence[Sequence[int]], limit: int) -> Iterator[list[Sequence[int]]]:
-    """Yield windows of like length; with its padding, a batch has at most `limit` tokens."""
-    left = sorted(windows, key=len, reverse=True)
-    while left:
-        count = max(1, limit // len(left[0]))
-        yield left[:count]
-        left = left[count:]
 
 
 def _cosines(states: Tensor) -> Tensor:

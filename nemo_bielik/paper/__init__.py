@@ -1,0 +1,1 @@
+"""The report's own figures, as data, and what follows from them."""
