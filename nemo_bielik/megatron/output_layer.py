@@ -42,6 +42,15 @@ def output_layer(model: MegatronModule, hidden: Tensor) -> OutputLayer:
 
     Megatron widens what a bf16 model returns to float32, which changes no value.
     """
-    tied = model.share_embeddings_and_output_weights
-    weight = model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
+    weight = output_weight(model)
     return OutputLayer(hidden.to(weight.dtype), weight)
+
+
+def output_weight(model: MegatronModule) -> Tensor:
+    """Return the last stage's weight [vocab / tensor ranks, hidden], its embedding if tied."""
+    weight: Tensor
+    if model.share_embeddings_and_output_weights:
+        weight = model.shared_embedding_or_output_weight()
+    else:
+        weight = model.output_layer.weight
+    return weight

@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import queue
+import re
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -71,6 +72,84 @@ def install_pipeline_shapes(shapes_of: Callable[[Any], Any]) -> None:
     train.get_tensor_shapes_adjust_fn_for_distillation = adjust
     evaluation.get_forward_backward_func = schedule_with_shapes
     train._bielik_pipeline_shapes = True
+
+
+def install_step_hook(hook_of: Callable[[Any], Callable[[Any, int], Any] | None]) -> None:
+    """Let a model see all micro-batches of a step before its pipeline schedule begins.
+
+    Megatron-Bridge 0.3.1 hands its data iterators to the schedule alone; callbacks at the start of
+    a step do not get them. Remove when they do.
+
+    Args:
+        hook_of: given the list of model chunks, the hook
+            ``(data_iterator, micro_batches) -> data_iterator`` or None.
+    """
+    for name in ("train", "eval"):
+        module: Any = importlib.import_module(f"megatron.bridge.training.{name}")
+        if getattr(module, "_bielik_step_hook", False):
+            continue
+        module.get_forward_backward_func = _hooked(module.get_forward_backward_func, hook_of)
+        module._bielik_step_hook = True
+
+
+def _hooked(
+    schedules_for: Callable[..., Any], hook_of: Callable[[Any], Callable[[Any, int], Any] | None]
+) -> Callable[..., Any]:
+    @functools.wraps(schedules_for)
+    def schedule_with_hook(*args: Any, **kwargs: Any) -> Any:
+        schedule = schedules_for(*args, **kwargs)
+
+        @functools.wraps(schedule)
+        def run(**call: Any) -> Any:
+            hook = hook_of(call["model"])
+            if hook is not None:
+                call["data_iterator"] = hook(call["data_iterator"], call["num_microbatches"])
+            return schedule(**call)
+
+        return run
+
+    return schedule_with_hook
+
+
+class SecondLayout:
+    """Process groups of a model that is split otherwise than the one in training.
+
+    Megatron-Core 0.16 and Megatron-Bridge 0.3.1 take groups as arguments in many places; others
+    (above all Bridge's conversion of weights) ask ``parallel_state``, which knows one layout a
+    process. Within ``with layout:`` it answers for this one; one does not contain another. Remove
+    when Bridge fills a model by the model's own groups.
+
+    Args:
+        sizes: arguments of ``initialize_model_parallel``.
+    """
+
+    def __init__(self, **sizes: int) -> None:
+        state: Any = importlib.import_module("megatron.core.parallel_state")
+        self._module = state
+        self._other: dict[str, Any] = {
+            name: {} if isinstance(value, dict) else None for name, value in self._values().items()
+        }
+        with self:
+            state.initialize_model_parallel(create_gloo_process_groups=False, **sizes)
+
+    def _values(self) -> dict[str, Any]:
+        """Return the module's state: the variables that ``initialize_model_parallel`` sets."""
+        return {
+            name: value
+            for name, value in vars(self._module).items()
+            if re.fullmatch("_[A-Z_]+|_global_process_group_list", name)
+        }
+
+    def _swap(self) -> None:
+        current = self._values()
+        vars(self._module).update(self._other)
+        self._other = current
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *exception: object) -> None:
+        self._swap()
 
 
 def install_checkpoint_queue() -> None:
