@@ -215,18 +215,23 @@ class TrainConfig(TrainSettings):
             raise ConfigError("eval_interval needs validation_data; give both or neither")
 
 
-def check_layout(parallel: ParallelConfig, sequence_length: int, checkpoint: Checkpoint) -> None:
-    """Raise `ConfigError` unless `checkpoint` can be split as `parallel` asks."""
+def check_layout(
+    parallel: ParallelConfig,
+    sequence_length: int,
+    checkpoint: Checkpoint,
+    setting: str = "parallel",
+) -> None:
+    """Raise `ConfigError` unless `checkpoint` can be split as `parallel`, from `setting`, asks."""
     arch, tensor = checkpoint.arch, parallel.tensor
     for dimension in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "vocab_size"):
         size = getattr(arch, dimension)
         if size % tensor:
             raise ConfigError(
-                f"{arch.name}: {dimension} ({size}) is not divisible by parallel.tensor ({tensor})"
+                f"{arch.name}: {dimension} ({size}) is not divisible by {setting}.tensor ({tensor})"
             )
     if parallel.pipeline > arch.num_layers:
         raise ConfigError(
-            f"{arch.name}: {arch.num_layers} layers cannot fill parallel.pipeline "
+            f"{arch.name}: {arch.num_layers} layers cannot fill {setting}.pipeline "
             f"({parallel.pipeline}) stages"
         )
     if sequence_length > arch.max_position_embeddings:

@@ -8,7 +8,30 @@ from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.stages import is_done
-from nemo_bielik.training import TrainConfig, check_layout, prepare
+from nemo_bielik.training import ParallelConfig, TrainConfig, check_layout, prepare
+
+
+@dataclass(kw_only=True)
+class TeacherParallelConfig:
+    """How the teacher is split over the processes of `parallel`, where that is not as its student.
+
+    It is as many times data-parallel as processes are left over.
+    """
+
+    tensor: int = field(
+        default=0, metadata={"help": "the teacher's tensor-parallel size; 0: its student's"}
+    )
+    pipeline: int = field(
+        default=0, metadata={"help": "the teacher's pipeline stages; 0: as many as its student's"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("tensor", "pipeline"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ConfigError(
+                    f"teacher_parallel.{name} is {value}; it must be 0 (the student's) or more"
+                )
 
 
 @dataclass(kw_only=True)
@@ -31,6 +54,7 @@ class DistillConfig(TrainConfig):
     engine: Literal["bielik", "stock"] = field(
         default="bielik", metadata={"help": "stock: Megatron-Bridge's own distill(), to compare"}
     )
+    teacher_parallel: TeacherParallelConfig = field(default_factory=TeacherParallelConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,11 +64,30 @@ class DistillConfig(TrainConfig):
                 "engine=stock knows divergence=forward-kl with label_weight=0 only, not "
                 f"{loss.divergence} with {loss.label_weight}; leave engine as it is"
             )
+        layout = self.teacher_layout
+        if self.engine == "stock" and layout != self.parallel:
+            raise ConfigError(
+                "engine=stock splits the teacher as its student; leave teacher_parallel as it is"
+            )
 
     @property
     def loss(self) -> LossConfig:
         """What is minimised; raises `ConfigError` for a setting out of its range."""
         return LossConfig(**{part.name: getattr(self, part.name) for part in fields(LossConfig)})
+
+    @property
+    def teacher_layout(self) -> ParallelConfig:
+        """How the teacher is split; raises `ConfigError` where the processes do not go into it."""
+        tensor = self.teacher_parallel.tensor or self.parallel.tensor
+        pipeline = self.teacher_parallel.pipeline or self.parallel.pipeline
+        replicas, rest = divmod(self.parallel.processes, tensor * pipeline)
+        if rest:
+            raise ConfigError(
+                f"teacher_parallel.tensor × pipeline is {tensor * pipeline}; it must divide the "
+                f"{self.parallel.processes} processes of parallel.tensor × pipeline × data"
+            )
+        sequence = self.parallel.sequence and tensor > 1
+        return ParallelConfig(tensor=tensor, pipeline=pipeline, data=replicas, sequence=sequence)
 
 
 def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
@@ -64,18 +107,22 @@ def distill(config: DistillConfig) -> None:
     """Distil `config.teacher` into `config.model` and export the result as `config.output`."""
     student, teacher = Checkpoint.open(config.model), Checkpoint.open(config.teacher)
     check_pair(student, teacher)
-    check_layout(config.parallel, config.sequence_length, teacher)
+    check_layout(config.teacher_layout, config.sequence_length, teacher, "teacher_parallel")
     manifest = prepare("distill", config, {"teacher": teacher.fingerprint()})
     if is_done(config.output, manifest):
         return
 
     from nemo_bielik.megatron.engine import run_training
     from nemo_bielik.megatron.objectives import Distillation, Objective, StockDistillation
-    from nemo_bielik.megatron.teacher import LiveTeacher
+    from nemo_bielik.megatron.teacher import LiveTeacher, TeacherSource
+    from nemo_bielik.megatron.teacher_ahead import AheadTeacher
 
     objective: Objective
     if config.engine == "stock":
         objective = StockDistillation(config.teacher, config.temperature)
     else:
-        objective = Distillation(LiveTeacher(config.teacher), config.loss)
+        source: TeacherSource = LiveTeacher(config.teacher)
+        if config.teacher_layout != config.parallel:
+            source = AheadTeacher(config.teacher, config.teacher_layout)
+        objective = Distillation(source, config.loss)
     run_training(config, objective, manifest)

@@ -9,12 +9,12 @@ import pytest
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint, copy_tokenizer
 from nemo_bielik.distill.loss_config import LossConfig
-from nemo_bielik.distill.stage import DistillConfig, check_pair, distill
+from nemo_bielik.distill.stage import DistillConfig, TeacherParallelConfig, check_pair, distill
 from nemo_bielik.errors import CheckpointError, ConfigError, StorageError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.options import parse_config
 from nemo_bielik.stages import stage_output
-from nemo_bielik.training import prepare
+from nemo_bielik.training import ParallelConfig, prepare
 
 ARCH = ModelArch(
     name="tiny",
@@ -148,6 +148,37 @@ def test_the_stock_engine_knows_one_loss(tmp_path, changes):
         config(tmp_path, engine="stock", **changes)
     assert "\n" not in str(caught.value)
     assert str(next(iter(changes.values()))) in str(caught.value)
+
+
+def test_a_teacher_is_split_as_its_student_unless_told_otherwise(tmp_path):
+    layout = ParallelConfig(tensor=2, data=8)
+    assert config(tmp_path, parallel=layout, global_batch_size=8).teacher_layout == layout
+    paths = [f"{name}={tmp_path}" for name in ("model", "teacher", "train_data", "output")]
+    words = ["parallel.tensor=2", "parallel.sequence=true", "parallel.data=8"]
+    own = ["teacher_parallel.tensor=1", "teacher_parallel.pipeline=2"]
+    found = parse_config(DistillConfig, [*paths, *words, *own], "bielik distill")
+    assert found.teacher_layout == ParallelConfig(tensor=1, pipeline=2, data=8)
+    found = parse_config(DistillConfig, [*paths, *words, own[1]], "bielik distill")
+    assert found.teacher_layout == ParallelConfig(tensor=2, pipeline=2, data=4, sequence=True)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "changes", "words"),
+    [
+        (3, {}, "teacher_parallel.tensor × pipeline is 3; it must divide the 2 processes of"),
+        (-1, {}, "teacher_parallel.tensor is -1; it must be 0"),
+        (2, {"engine": "stock"}, "engine=stock splits the teacher as its student"),
+    ],
+)
+def test_a_bad_layout_of_the_teacher_is_one_line(tmp_path, tensor, changes, words):
+    with pytest.raises(ConfigError, match=f"^{words}") as caught:
+        config(
+            tmp_path,
+            parallel=ParallelConfig(data=2),
+            teacher_parallel=TeacherParallelConfig(tensor=tensor),
+            **changes,
+        )
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
