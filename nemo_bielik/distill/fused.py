@@ -91,8 +91,6 @@ def fused_loss(
         teacher if isinstance(teacher, TopK) else torch.empty(teacher.logits_shape(), device="meta")
     )
     check_shapes(shape, shown, mask, labels, loss)
-    if chunk_bytes is None:
-        chunk_bytes = _CHUNK_BYTES.get(mask.device.type, _CHUNK_BYTES["cuda"])
     counted = counted_tokens(mask)
     chosen = counted_labels(labels, counted, loss, shape[-1] * ranks_of(group))
     problem = _Problem(teacher.flat().rows(counted), chosen, loss, group, chunk_bytes)
@@ -110,31 +108,40 @@ class _Problem:
     labels: Tensor | None
     loss: LossConfig
     group: Group
-    chunk_bytes: int
+    chunk_bytes: int | None
 
     def chunks(self, student: OutputLayer) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield tokens, their summed loss and its gradient [chunk, vocab], in a buffer used again.
+        """Yield tokens, their summed loss and its gradient [chunk, vocab], a buffer used again."""
+        for chunk, logits, target in logits_in_chunks(student, self.teacher, self.chunk_bytes):
+            labels = None if self.labels is None else self.labels[chunk]
+            yield chunk, sum_and_gradient(logits, target, labels, self.loss, self.group), logits
 
-        Chunks are as equal as they go.
-        """
-        tokens, vocabulary = student.logits_shape()
-        layers = [student, *([] if isinstance(self.teacher, TopK) else [self.teacher])]
-        token_bytes = vocabulary * sum(layer.weight.itemsize for layer in layers)
-        chunks = math.ceil(tokens / max(1, self.chunk_bytes // token_bytes))
-        size = math.ceil(tokens / max(1, chunks)) or 1
-        buffers = [layer.hidden.new_empty(size, vocabulary) for layer in layers]
-        for start in range(0, tokens, size):
-            chunk = slice(start, min(start + size, tokens))
-            yield chunk, *self._sum_and_gradient(student, chunk, buffers)
 
-    def _sum_and_gradient(
-        self, student: OutputLayer, chunk: slice, buffers: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        logits = _project(student.rows(chunk), buffers[0])
-        teacher = self.teacher.rows(chunk)
-        target = teacher if isinstance(teacher, TopK) else _project(teacher, buffers[1])
-        labels = None if self.labels is None else self.labels[chunk]
-        return sum_and_gradient(logits, target, labels, self.loss, self.group), logits
+def logits_in_chunks(
+    student: OutputLayer, teacher: OutputLayer | TopK, chunk_bytes: int | None = None
+) -> Iterator[tuple[slice, Tensor, Tensor | TopK]]:
+    """Yield tokens, the student's logits of them and the teacher's, in buffers used again.
+
+    Chunks are as equal as they go.
+
+    Args:
+        student: hidden states [tokens, h]; no gradients are made.
+        teacher: of the same tokens; from a `TopK` those of the chunk are taken.
+        chunk_bytes: logits of both models that exist at once.
+    """
+    tokens, vocabulary = student.logits_shape()
+    if chunk_bytes is None:
+        chunk_bytes = _CHUNK_BYTES.get(student.hidden.device.type, _CHUNK_BYTES["cuda"])
+    layers = [student, *([] if isinstance(teacher, TopK) else [teacher])]
+    token_bytes = vocabulary * sum(layer.weight.itemsize for layer in layers)
+    chunks = math.ceil(tokens / max(1, chunk_bytes // token_bytes))
+    size = math.ceil(tokens / max(1, chunks)) or 1
+    buffers = [layer.hidden.new_empty(size, vocabulary) for layer in layers]
+    for start in range(0, tokens, size):
+        chunk = slice(start, min(start + size, tokens))
+        part = teacher.rows(chunk)
+        target = part if isinstance(part, TopK) else _project(part, buffers[1])
+        yield chunk, _project(student.rows(chunk), buffers[0]), target
 
 
 class _FusedLoss(torch.autograd.Function):

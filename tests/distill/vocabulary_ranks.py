@@ -11,7 +11,8 @@ from torch import Tensor
 from nemo_bielik.distill.fused import OutputLayer, fused_loss
 from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.distill.losses import distillation_loss
-from nemo_bielik.distill.top_k import top_k
+from nemo_bielik.distill.token_classes import class_sums, compare
+from nemo_bielik.distill.top_k import TopK, top_k
 
 WORLD = 4
 CHUNK_BYTES = 1  # a token at a time
@@ -75,3 +76,25 @@ def slice_results(
         total.backward()
         found[name] = (total.detach(), count, mine.grad, weight.grad)
     return found
+
+
+def token_classes(
+    rank: int,
+    folder: Path,
+    student: OutputLayer,
+    teacher: OutputLayer,
+    mask: Tensor,
+    tie: Tensor,
+    known: TopK,
+) -> None:
+    """Save what this rank of two finds of a live and a cached teacher, and of a tie."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    group = dist.group.WORLD
+    cached = top_k(teacher.hidden @ teacher.weight.t(), 4)
+    mine, theirs = (
+        replace(layer, weight=layer.weight.chunk(2)[rank]) for layer in (student, teacher)
+    )
+    found = [class_sums(mine, source, mask, group) for source in (theirs, cached)]
+    agrees = compare(tie.chunk(2, -1)[rank], known, group)[2]
+    torch.save((*found, agrees), folder / f"{rank}.pt")
+    dist.destroy_process_group()
