@@ -4,7 +4,8 @@ Usage: ``python benchmarks/temperature.py --run runs/demo [--json] [--lanes 2]``
 model is distilled from its teacher at every temperature with every seed, by the demo's own settings
 (`recipes/tiny.py`) and T alone changed, then evaluated as the demo does it. Work lies in
 ``runs/temperature`` (``--output``); what is there already is not made again, so a killed run
-continues.
+continues. ``--max-lr`` (with an output of its own) repeats it with another peak learning rate, to
+see that T is not one in disguise.
 
 Recovery is the demo's: the student's share of the teacher's score above the better n-gram model,
 mean of minimal pairs and facts. Seeds are paired: the same seed is the same order of the text at
@@ -21,8 +22,10 @@ from typing import Any
 
 from nemo_bielik.launch.lanes import Lanes, collect
 from nemo_bielik.pipeline import DISTILL, EVALUATE, Chain, PipelineConfig
+from nemo_bielik.recipes import tiny
 from nemo_bielik.runs import PRUNED, Run
 from nemo_bielik.summary import MEASURES, recovery_by_measure
+from nemo_bielik.training import TrainSettings
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0)
 SEEDS = (1, 2, 3)
@@ -31,6 +34,15 @@ SEEDS = (1, 2, 3)
 def name(temperature: float, seed: int) -> str:
     """Return what the model of one run is called."""
     return f"t{temperature:g}-seed{seed}"
+
+
+def settings(max_lr: float | None) -> TrainSettings:
+    """Return the recipe's settings, with another peak rate and its floor in proportion if given."""
+    recovery = tiny.recovery()
+    if max_lr is not None:
+        share = recovery.optim.min_lr / recovery.optim.max_lr
+        recovery.optim = replace(recovery.optim, max_lr=max_lr, min_lr=max_lr * share)
+    return recovery
 
 
 def make(chain: Chain, work: Run, temperatures: tuple[float, ...], seeds: tuple[int, ...]) -> None:
@@ -105,18 +117,21 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/temperature"))
     parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--max-lr", type=float, help="peak learning rate (default: the recipe's)")
     parser.add_argument("--lanes", type=int, default=2, help="runs side by side (default: 2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     temperatures, seeds = tuple(options.temperatures), tuple(options.seeds)
     work = Run(options.output)
     with Lanes(options.lanes) as lanes:
-        chain = Chain(PipelineConfig(output=options.run), lanes)
+        config = PipelineConfig(output=options.run, recovery=settings(options.max_lr))
+        chain = Chain(config, lanes)
         make(chain, work, temperatures, seeds)
     rows = read(chain.run, work, temperatures, seeds)
     if options.json:
-        tokens = chain.config.recovery.tokens
-        print(json.dumps({"recovery_tokens": tokens, "temperatures": rows}, indent=2))
+        recovery = chain.config.recovery
+        told = {"recovery_tokens": recovery.tokens, "max_lr": recovery.optim.max_lr}
+        print(json.dumps({**told, "temperatures": rows}, indent=2))
     else:
         print_table(rows)
     return 0
