@@ -3,7 +3,7 @@
 import pytest
 
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.planner.devices import DEVICES, Cluster, device
+from nemo_bielik.planner.devices import DEVICES, Cluster, device, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,39 @@ def test_figures_of_data_sheets_hang_together() -> None:
     h100, h200 = DEVICES["H100"], DEVICES["H200"]  # the same chip with more and faster memory
     assert h100.bf16_flops == h200.bf16_flops
     assert h100.memory_bytes < h200.memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.4),
+        ("NVIDIA H100 80GB HBM3", "fp32", 66.9),
+        ("NVIDIA H100 PCIe", "bf16", 756.0),
+        ("NVIDIA H100 NVL", "bf16", 835.5),
+        ("NVIDIA H200", "bf16", 989.4),
+        ("NVIDIA GH200 480GB", "bf16", 989.4),
+        ("NVIDIA B200", "bf16", 2250.0),
+        ("NVIDIA A100-SXM4-80GB", "fp32", 19.5),
+        ("NVIDIA L40S", "bf16", 362.05),
+    ],
+)
+def test_names_that_drivers_give(name: str, precision: str, tflops: float) -> None:
+    assert peak_flops(name, precision) == 1e12 * tflops
+
+
+@pytest.mark.parametrize(
+    "name", ["NVIDIA L4", "NVIDIA L40", "Tesla V100", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", ""]
+)
+def test_what_is_not_known_has_no_peak(name: str) -> None:
+    assert peak_flops(name, "bf16") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "gigahertz"),
+    [("H100", 132 * 128, 1.98), ("A100", 108 * 64, 1.41), ("B200", 148 * 128, 1.98)],
+)
+def test_fp32_units_agree_with_their_number_and_clock(
+    name: str, units: int, gigahertz: float
+) -> None:
+    """Two operations for each unit of every multiprocessor, at the boost clock."""
+    assert DEVICES[name].fp32_flops == pytest.approx(2e9 * units * gigahertz, rel=0.01)
