@@ -4,10 +4,11 @@ Distillation and later fine-tuning extend `TrainConfig`; only the objective diff
 a cluster use the same settings: a recipe changes numbers, never code.
 """
 
+import importlib.util
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -130,6 +131,39 @@ class StabilityConfig:
 
 
 @dataclass(kw_only=True)
+class LoggingConfig:
+    """What is seen of a run; nothing here changes what it makes."""
+
+    wandb_project: str = field(
+        default="", metadata={"help": "project of Weights & Biases; empty: it is not used"}
+    )
+    wandb_name: str = field(default="", metadata={"help": "name there; empty: the output's"})
+    peak_tflops: float = field(
+        default=0.0,
+        metadata={"help": "TFLOP/s that a device could reach; 0: from a table, for known GPUs"},
+    )
+    token_classes: bool = field(
+        default=True, metadata={"help": "split the KL by classes of tokens in validations"}
+    )
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.peak_tflops < math.inf,
+            "logging.peak_tflops",
+            self.peak_tflops,
+            "finite and 0 (unknown) or more",
+        )
+
+    def check(self) -> None:
+        """Raise `ConfigError` if what is asked for is not installed."""
+        if self.wandb_project and importlib.util.find_spec("wandb") is None:
+            raise ConfigError(
+                "logging.wandb_project needs the package wandb, which is not installed; "
+                "install it or leave logging.wandb_project empty"
+            )
+
+
+@dataclass(kw_only=True)
 class TrainSettings:
     """How long and how fast to train, on how many processes; `TrainConfig` adds what on what."""
 
@@ -156,6 +190,7 @@ class TrainSettings:
     lora: LoraConfig = field(default_factory=LoraConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -254,13 +289,19 @@ def check_layout(
 
 
 def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manifest:
-    """Check what a run starts from and return its manifest; cheap beside loading the engine."""
+    """Check what a run starts from and return its manifest; cheap beside loading the engine.
+
+    The manifest leaves `config.logging` out: a run may resume with other eyes on it.
+    """
+    config.logging.check()
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.sequence_length, checkpoint)
     found = {"model": checkpoint.fingerprint(), "train_data": tokens_fingerprint(config.train_data)}
     if config.validation_data is not None:
         found["validation_data"] = tokens_fingerprint(config.validation_data)
-    return describe(stage, config, {**found, **inputs}, config.seed)
+    manifest = describe(stage, config, {**found, **inputs}, config.seed)
+    settings = {name: value for name, value in manifest.config.items() if name != "logging"}
+    return replace(manifest, config=settings)
 
 
 def tokens_fingerprint(directory: Path) -> str:

@@ -12,6 +12,7 @@ from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import stage_output, work_directory
 from nemo_bielik.training import (
+    LoggingConfig,
     LoraConfig,
     OptimConfig,
     ParallelConfig,
@@ -188,6 +189,7 @@ def test_fields_build_the_same_settings_again(tmp_path):
         seed=4,
         optim=OptimConfig(max_lr=1e-3, min_lr=1e-4),
         parallel=ParallelConfig(tensor=2, data=2),
+        logging=LoggingConfig(peak_tflops=1.0),
     )
     assert TrainSettings(**settings.fields()) == settings
     default = TrainSettings()

@@ -43,6 +43,10 @@ class DistillConfig(TrainConfig):
     """
 
     teacher: Path = field(metadata={"help": "model directory of the original"})
+    teacher_precision: Literal["student", "fp32", "bf16"] = field(
+        default="student",
+        metadata={"help": "type that the teacher runs in; student: as `precision`"},
+    )
     divergence: Literal["forward-kl", "reverse-kl", "jensen-shannon"] = field(
         default="forward-kl", metadata={"help": "what the two distributions are compared by"}
     )
@@ -59,6 +63,11 @@ class DistillConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         loss = self.loss
+        if self.engine == "stock" and self.teacher_precision not in ("student", self.precision):
+            raise ConfigError(
+                f"engine=stock runs the teacher as the student, in {self.precision}; leave "
+                "teacher_precision as it is"
+            )
         if self.engine == "stock" and (loss.divergence != "forward-kl" or loss.label_weight):
             raise ConfigError(
                 "engine=stock knows divergence=forward-kl with label_weight=0 only, not "
@@ -121,8 +130,9 @@ def distill(config: DistillConfig) -> None:
     if config.engine == "stock":
         objective = StockDistillation(config.teacher, config.temperature)
     else:
-        source: TeacherSource = LiveTeacher(config.teacher)
+        precision = None if config.teacher_precision == "student" else config.teacher_precision
+        source: TeacherSource = LiveTeacher(config.teacher, precision)
         if config.teacher_layout != config.parallel:
-            source = AheadTeacher(config.teacher, config.teacher_layout)
+            source = AheadTeacher(config.teacher, config.teacher_layout, precision)
         objective = Distillation(source, config.loss)
     run_training(config, objective, manifest)

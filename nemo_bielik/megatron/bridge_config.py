@@ -31,7 +31,7 @@ def bridge_config(config: TrainConfig, provider: Any, work: Path) -> ConfigConta
         scheduler=_schedule(config),
         ddp=_gradients(config),
         dataset=_text(config, work, provider.vocab_size),
-        logger=LoggerConfig(log_interval=10, tensorboard_dir=str(work / "tensorboard")),
+        logger=LoggerConfig(log_interval=10),  # the rest is `trackers.py`'s
         # the text is tokens already: Bridge needs to know their number alone
         tokenizer=TokenizerConfig(tokenizer_type="NullTokenizer", vocab_size=provider.vocab_size),
         checkpoint=_checkpoints(config, work),

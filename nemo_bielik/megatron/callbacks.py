@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import shutil
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ import torch.distributed as dist
 from megatron.bridge import AutoBridge
 from megatron.bridge.training.callbacks import Callback, CallbackContext
 
+from nemo_bielik.distill.token_classes import from_log
 from nemo_bielik.errors import DataError
+from nemo_bielik.megatron.cpu import on_cpu
 from nemo_bielik.megatron.model import export_model
 from nemo_bielik.megatron.teacher import student_of
+from nemo_bielik.megatron.throughput import Throughput, in_words
+from nemo_bielik.megatron.trackers import Tracker, open_trackers
+from nemo_bielik.planner.devices import peak_flops
 from nemo_bielik.progress import progress
 from nemo_bielik.training import TrainConfig
 
@@ -23,12 +29,15 @@ from nemo_bielik.training import TrainConfig
 class Metrics(Callback):
     """Write one JSON line a step and a validation, and show progress; a resumed run continues both.
 
-    The last rank writes: it is on the last pipeline stage, where the loss is known.
+    The last rank writes: it is on the last pipeline stage, where the loss is known. Trackers show
+    the same lines.
     """
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(self, path: Path, config: TrainConfig, flops_per_token: float) -> None:
         self.path, self.config = path, config
         self.writes = dist.get_rank() == dist.get_world_size() - 1
+        self.speed = Throughput(flops_per_token, _peak_of_all_devices(config))
+        self.trackers: list[Tracker] = []
         self.started = time.monotonic()
 
     def on_train_start(self, context: CallbackContext) -> None:
@@ -38,13 +47,18 @@ class Metrics(Callback):
             total=self.config.iters,
             initial=step,
             desc=self.config.output.name,
-            unit="step",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
             show=self.writes,
         )
         if self.writes:
             kept = [line for line in read_metrics(self.path) if line["step"] <= step]
             self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self.started -= kept[-1]["seconds"] if kept else 0.0
+            self.trackers = open_trackers(self.config, self.path.parent, kept)
+
+    def on_train_step_start(self, context: CallbackContext) -> None:
+        """Start the step's clock."""
+        self.speed.begin()
 
     def on_train_step_end(self, context: CallbackContext) -> None:
         """Record the step; one that was not taken has no loss."""
@@ -59,18 +73,26 @@ class Metrics(Callback):
         if context.skipped_iter:
             values["skipped"] = True
         else:
-            values["loss"] = float(next(iter(context.loss_dict.values())))
+            values["loss"] = float(next(iter(context.loss_dict.values())))  # waits for the device
             values["grad_norm"] = context.grad_norm
             values["learning_rate"] = _learning_rate(context)
-            self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        self._write(**values)
+        speed = self.speed.end(self.config.tokens // self.config.iters)
+        self._write(**values, **speed)
+        shown = in_words(speed, self.speed.seconds_left(self.config.iters - step))
+        loss = f"{values['loss']:.4f}" if "loss" in values else "skipped"
+        self.bar.set_postfix_str(f"{shown}, loss {loss}", refresh=False)
         self.bar.update(step - self.bar.n)
 
     def on_eval_end(self, context: CallbackContext) -> None:
         """Record a validation."""
         if self.writes and context.total_loss_dict:
-            loss = float(next(iter(context.total_loss_dict.values())))
-            self._write(step=context.state.train_state.step, validation_loss=loss)
+            means = context.total_loss_dict
+            values: dict[str, Any] = {"validation_loss": float(next(iter(means.values())))}
+            sequences = self.config.eval_iters * self.config.global_batch_size
+            classes = from_log(means, sequences // self.config.micro_batch_size)
+            if classes:
+                values["classes"] = classes
+            self._write(step=context.state.train_state.step, **values)
 
     def on_train_end(self, context: CallbackContext) -> None:
         """Close the bar; Bridge would validate once more what the loop has just validated."""
@@ -78,10 +100,17 @@ class Metrics(Callback):
         if self.config.eval_interval and self.config.iters % self.config.eval_interval == 0:
             context.state.train_state.do_valid = False
 
+    def close(self) -> None:
+        """Have the trackers write what they hold, however training ended."""
+        for tracker in self.trackers:
+            tracker.close()
+
     def _write(self, **values: Any) -> None:
         values["seconds"] = round(time.monotonic() - self.started, 3)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
+        for tracker in self.trackers:
+            tracker.write(values)
 
 
 class Export(Callback):
@@ -157,11 +186,23 @@ def read_summary(path: Path) -> dict[str, Any]:
         "last_loss": losses[-1],
         "seconds": lines[-1]["seconds"],
     }
+    for name in ("step_seconds", "tokens_per_second", "flops_per_second", "utilisation"):
+        found = [line[name] for line in lines if name in line]
+        if found:
+            summary[name] = statistics.median(found)
     if validations:
         best = min(validations, key=lambda line: float(line["validation_loss"]))
         summary["best_validation_loss"] = best["validation_loss"]
         summary["best_step"] = best["step"]
     return summary
+
+
+def _peak_of_all_devices(config: TrainConfig) -> float | None:
+    """Return the FLOP/s that the run's devices could reach, None where nobody says."""
+    peak: float | None = 1e12 * config.logging.peak_tflops or None
+    if peak is None and not on_cpu():
+        peak = peak_flops(torch.cuda.get_device_name(), config.precision)
+    return peak and peak * config.parallel.processes
 
 
 def _learning_rate(context: CallbackContext) -> float:

@@ -4,6 +4,7 @@ Everything unfinished lies in ``.OUTPUT.work`` beside the output (checkpoints, m
 output itself appears whole at the end, and the same command continues after a kill.
 """
 
+import contextlib
 import shutil
 import signal
 import sys
@@ -73,9 +74,10 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     require_packable(config.micro_batch_size, config.parallel.pipeline)
     bridge = open_bridge(config.model)
     guard = StepGuard(config, work)
+    metrics = Metrics(work / "metrics.jsonl", config, objective.flops_per_token(config))
     callbacks: list[Callback] = [
         guard,
-        Metrics(work / "metrics.jsonl", config),
+        metrics,
         Export(bridge, config.model, work / "last"),
     ]
     if config.keep == "best":
@@ -90,7 +92,7 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     if config.lora.rank:
         adapt(container, config.lora, config.seed)
     container.train.iterations_to_skip = steps_to_skip(guard.incidents)
-    with sealed_checkpoints():
+    with sealed_checkpoints(), contextlib.closing(metrics):
         pretrain(container, guard.watch(objective), callbacks=callbacks)
 
 
@@ -101,7 +103,7 @@ def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
         for path in (work / config.keep).iterdir():
             path.rename(scratch / path.name)
         (scratch / "training").mkdir()
-        for name in ("metrics.jsonl", "incidents.jsonl", "tensorboard"):
+        for name in ("metrics.jsonl", "incidents.jsonl", "tensorboard", "wandb"):
             if (work / name).exists():
                 (work / name).rename(scratch / "training" / name)
     shutil.rmtree(work)

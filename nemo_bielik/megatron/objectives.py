@@ -18,12 +18,15 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.utils import unwrap_model
 from torch import Tensor
 
+from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.fused import OutputLayer, fused_loss
 from nemo_bielik.distill.loss_config import LossConfig
+from nemo_bielik.distill.token_classes import as_log, class_sums
 from nemo_bielik.distill.top_k import TopK
 from nemo_bielik.megatron.batches import Batch, next_batch
 from nemo_bielik.megatron.output_layer import output_layer, return_hidden
 from nemo_bielik.megatron.teacher import TeacherSource
+from nemo_bielik.planner.flops import forward_flops_per_token, training_flops_per_token
 from nemo_bielik.training import TrainConfig
 
 Loss = tuple[Tensor, Tensor, dict[str, Tensor]]
@@ -35,6 +38,9 @@ class Objective(Protocol):
 
     def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
         """Return the provider to train with."""
+
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return the model FLOPs that a step needs for each of its tokens."""
 
     def __call__(
         self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
@@ -48,6 +54,10 @@ class NextToken:
     def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
         """Train the model as it is."""
         return provider
+
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return those of the forward and backward pass."""
+        return student_flops_per_token(config)
 
     def __call__(
         self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
@@ -69,9 +79,15 @@ class Distillation:
 
     def __init__(self, source: TeacherSource, loss: LossConfig) -> None:
         self.source, self.loss = source, loss
+        self.splits = False
+
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return the student's and its teacher's."""
+        return student_flops_per_token(config) + self.source.flops_per_token(config)
 
     def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
         """Attach the teacher and take the logits away."""
+        self.splits = config.logging.token_classes
         self.source.attach(provider, config)
 
         def end_at_hidden(model: list[MegatronModule]) -> list[MegatronModule]:
@@ -102,7 +118,11 @@ class Distillation:
         group = parallel_state.get_tensor_model_parallel_group()
         layer = output_layer(student, hidden)
         total, _ = fused_loss(layer, teacher, mask, self.loss, labels, group)
-        return counted(total, batch)
+        total, count, log = counted(total, batch)
+        if self.splits and not student.training:
+            temperature = self.loss.temperature if isinstance(teacher, TopK) else 1.0
+            log |= as_log(class_sums(layer, teacher, mask, group, temperature))
+        return total, count, log
 
 
 class StockDistillation:
@@ -113,6 +133,13 @@ class StockDistillation:
 
     def __init__(self, teacher: Path, temperature: float) -> None:
         self.teacher, self.temperature = teacher, temperature
+
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return the student's and its teacher's."""
+        teacher = Checkpoint.open(self.teacher).arch
+        return student_flops_per_token(config) + forward_flops_per_token(
+            teacher, config.sequence_length
+        )
 
     def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
         """Return Bridge's provider of a teacher and a student."""
@@ -147,6 +174,14 @@ class StockDistillation:
             return total, count, {"loss": report[key]}
 
         return output, loss
+
+
+def student_flops_per_token(config: TrainConfig) -> float:
+    """Return the FLOPs of training `config.model`; under adapters no weight gradients are made."""
+    arch = Checkpoint.open(config.model).arch
+    if config.lora.rank:
+        return 2 * forward_flops_per_token(arch, config.sequence_length)
+    return training_flops_per_token(arch, config.sequence_length)
 
 
 def counted(total: Tensor, batch: Batch) -> Loss:

@@ -12,13 +12,15 @@ from megatron.core.utils import unwrap_model
 from modelopt.torch.distill import DistillationModel
 from torch import Tensor
 
+from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.fused import OutputLayer
 from nemo_bielik.distill.top_k import TopK
 from nemo_bielik.megatron.batches import Batch
 from nemo_bielik.megatron.model import model_provider, open_bridge
 from nemo_bielik.megatron.output_layer import output_layer, return_hidden
 from nemo_bielik.megatron.upstream_fixes import install_pipeline_shapes
-from nemo_bielik.training import TrainConfig
+from nemo_bielik.planner.flops import forward_flops_per_token
+from nemo_bielik.training import Precision, TrainConfig
 
 
 class TeacherSource(Protocol):
@@ -26,6 +28,9 @@ class TeacherSource(Protocol):
 
     def attach(self, provider: GPTModelProvider, config: TrainConfig) -> None:
         """Prepare the student's provider before its model is built."""
+
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return the model FLOPs that the teacher adds to a step for each of its tokens."""
 
     def read(
         self, model: MegatronModule, output: Any, batch: Batch
@@ -37,16 +42,26 @@ class TeacherSource(Protocol):
 
 
 class LiveTeacher:
-    """The original model, frozen, run on the same batch and the same parallel layout."""
+    """The original model, frozen, run on the same batch and the same parallel layout.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    Its precision is its own: a bf16 teacher takes half the memory beside an fp32 student.
+    """
+
+    def __init__(self, directory: Path, precision: Precision | None = None) -> None:
+        self.directory, self.precision = directory, precision
 
     def attach(self, provider: GPTModelProvider, config: TrainConfig) -> None:
         """Have the student built together with this teacher."""
         install_pipeline_shapes(_pair_shapes)
         teacher_provider = model_provider(
-            open_bridge(self.directory), config.parallel, config.precision, config.sequence_length
+            open_bridge(self.directory),
+            config.parallel,
+            self.precision or config.precision,
+            config.sequence_length,
+        )
+        # what travels between stages loses nothing of either
+        provider.pipeline_dtype = torch.promote_types(
+            provider.params_dtype, teacher_provider.params_dtype
         )
 
         def pair(student: list[MegatronModule]) -> list[MegatronModule]:
@@ -56,6 +71,10 @@ class LiveTeacher:
 
         provider.register_pre_wrap_hook(pair)
 
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return those of a forward pass."""
+        return teacher_flops_per_token(self.directory, config.sequence_length)
+
     def read(
         self, model: MegatronModule, output: Any, batch: Batch
     ) -> tuple[Tensor, OutputLayer | None]:
@@ -64,6 +83,11 @@ class LiveTeacher:
             return output, None
         student, teacher = output
         return student, output_layer(unwrap_model(unwrap_model(model).teacher), teacher)
+
+
+def teacher_flops_per_token(directory: Path, sequence_length: int) -> float:
+    """Return the model FLOPs of a teacher's forward pass for one token."""
+    return forward_flops_per_token(Checkpoint.open(directory).arch, sequence_length)
 
 
 class TeacherStudent(MegatronModule):
@@ -97,8 +121,8 @@ class TeacherStudent(MegatronModule):
         student, teacher = received.split(
             [self.config.hidden_size, self.teacher.config.hidden_size], dim=-1
         )
-        self.student.set_input_tensor([student])
-        self.teacher.set_input_tensor([teacher.detach()])
+        self.student.set_input_tensor([student.to(self.config.params_dtype)])
+        self.teacher.set_input_tensor([teacher.detach().to(self.teacher.config.params_dtype)])
 
     def forward(self, **inputs: Any) -> Any:
         """Return (student's, teacher's) output on the last stage, one joint tensor before."""
@@ -107,7 +131,7 @@ class TeacherStudent(MegatronModule):
         student = self.student(**inputs)
         if self.student.post_process:
             return student, teacher
-        return torch.cat([student, teacher.to(student.dtype)], dim=-1)
+        return torch.cat([student, teacher], dim=-1)  # in the wider of their types
 
     def sharded_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the student's, so that a checkpoint is a plain model's."""

@@ -28,8 +28,9 @@ from nemo_bielik.megatron.batches import Batch, next_batch
 from nemo_bielik.megatron.frozen_model import FrozenModel
 from nemo_bielik.megatron.model import model_provider, open_bridge
 from nemo_bielik.megatron.rank_exchange import Message, exchange, last_stage_ranks, row_routes
+from nemo_bielik.megatron.teacher import teacher_flops_per_token
 from nemo_bielik.megatron.upstream_fixes import install_step_hook
-from nemo_bielik.training import ParallelConfig, TrainConfig
+from nemo_bielik.training import ParallelConfig, Precision, TrainConfig
 
 #: The attribute by which a student names the teacher that runs ahead of it.
 _AHEAD = "_bielik_teacher_ahead"
@@ -68,8 +69,10 @@ class AheadTeacher:
     output weight and a step's hidden states: rows of its data-parallel replica × tokens × hidden.
     """
 
-    def __init__(self, directory: Path, parallel: ParallelConfig) -> None:
-        self.directory, self.parallel = directory, parallel
+    def __init__(
+        self, directory: Path, parallel: ParallelConfig, precision: Precision | None = None
+    ) -> None:
+        self.directory, self.parallel, self.precision = directory, parallel, precision
         self.model: FrozenModel | None = None
         self.weight: Tensor | None = None
         self._students: list[list[int]] = []
@@ -80,7 +83,10 @@ class AheadTeacher:
         self.model = self.weight = None  # a roll-back builds both again
         install_step_hook(_look_ahead_of)
         teacher = model_provider(
-            open_bridge(self.directory), self.parallel, config.precision, config.sequence_length
+            open_bridge(self.directory),
+            self.parallel,
+            self.precision or config.precision,
+            config.sequence_length,
         )
 
         def build(student: list[MegatronModule]) -> list[MegatronModule]:
@@ -91,6 +97,10 @@ class AheadTeacher:
             return student
 
         provider.register_pre_wrap_hook(build)
+
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return those of a forward pass."""
+        return teacher_flops_per_token(self.directory, config.sequence_length)
 
     def read(
         self, model: MegatronModule, output: Any, batch: Batch

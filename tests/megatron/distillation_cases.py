@@ -1,5 +1,7 @@
 """What tests of distillation run in the lanes beside the stage itself."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,3 +86,47 @@ def hidden_gradients(sequence_parallel: bool, hidden: Tensor, weight: Tensor) ->
         found = output_layer(model, layer(mine)[0].transpose(0, 1).contiguous())
         (found.hidden @ found.weight.t()).sin().sum().backward()
         return [mine.grad, layer.weight.grad]
+
+
+def bf16_logits(model: Path, tokens: Tensor, positions: Tensor) -> Tensor | None:
+    """Return the logits [b, s, vocab] of a Megatron model in bf16, with no loss and no student."""
+    from engine_cases import whole_logits
+
+    from nemo_bielik.megatron.model import inference_model
+    from nemo_bielik.training import ParallelConfig
+
+    arguments = (model, ParallelConfig(), tokens.size(1), "bf16")
+    with inference_model(*arguments) as (_, chunks):
+        return whole_logits(chunks, tokens, positions)
+
+
+def held_bytes(stage: str, config: Any) -> dict[str, int]:
+    """Run a distillation stage; return what its models, gradients and optimizer hold at its end."""
+    import importlib
+    from unittest import mock
+
+    from megatron.core.utils import unwrap_model
+
+    from nemo_bielik.megatron.callbacks import Metrics
+
+    held = {}
+
+    def count(_: Any, context: Any) -> None:
+        (chunk,) = context.model
+        teacher = list(unwrap_model(unwrap_model(chunk).teacher).parameters())
+        gradients = [getattr(p, name, None) for p in teacher for name in ("grad", "main_grad")]
+        states = context.optimizer.optimizer.state.values()
+        moments = [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
+        held["teacher"] = size_of(teacher)
+        held["teacher's gradients"] = size_of(x for x in gradients if x is not None)
+        held["gradient buffers"] = size_of(buffer.grad_data for buffer in chunk.buffers)
+        held["optimizer's moments"] = size_of(moments)
+
+    module, _, name = stage.partition(":")
+    with mock.patch.object(Metrics, "on_train_end", count):
+        getattr(importlib.import_module(module), name)(config)
+    return held
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -11,6 +11,7 @@ import plain_reference as plain
 import pytest
 import torch
 from engine_room import STUDENT, TEACHER, VOCAB_SIZE
+from safetensors.torch import load_file
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
@@ -28,6 +29,13 @@ LOSSES: dict[str, dict[str, Any]] = {
     "forward, labels, at 2": {"temperature": 2.0, "label_weight": 0.3},
     "reverse at 2": {"divergence": "reverse-kl", "temperature": 2.0},
     "jensen-shannon": {"divergence": "jensen-shannon", "beta": 0.2},
+}
+BINS = {
+    "entropy below 0.1": (0.0, 0.1),
+    "entropy 0.1 to 0.7": (0.1, 0.7),
+    "entropy 0.7 to 1.6": (0.7, 1.6),
+    "entropy 1.6 to 3.0": (1.6, 3.0),
+    "entropy from 3.0": (3.0, float("inf")),
 }
 
 
@@ -111,8 +119,35 @@ def assert_agrees(output: Path, student: Path, teacher: Path, samples, settings)
     assert values(output, "loss")[0] == pytest.approx(loss.item(), rel=1e-5)
     assert values(output, "grad_norm")[0] == pytest.approx(plain.gradient_norm(model), rel=1e-4)
     with torch.no_grad():
-        validation = mean_loss(plain.load(output), teacher, samples[1], settings).item()
+        exported = plain.load(output)
+        validation = mean_loss(exported, teacher, samples[1], settings).item()
     assert values(output, "validation_loss") == pytest.approx([validation], rel=1e-5)
+    assert_split_agrees(output, exported, teacher, samples[1])
+
+
+def assert_split_agrees(output: Path, student, teacher: Path, samples):
+    """The validation's KL by classes of tokens is forward KL at T = 1, whatever the loss was."""
+    (classes,) = values(output, "classes")
+    with torch.no_grad():
+        wanted = plain.packed_logits(plain.load(teacher), samples["tokens"])
+        given = plain.packed_logits(student, samples["tokens"])
+    counts = plain.counted_tokens(samples["tokens"]).bool()
+    kl = plain.token_kl(given, wanted, 1.0)[counts]
+    p = torch.softmax(wanted, -1)[counts]
+    entropy = -(p * p.log()).sum(-1)
+    agrees = (wanted.argmax(-1) == given.argmax(-1))[counts]
+    members = {"all": torch.ones_like(agrees)}
+    members |= {name: (low <= entropy) & (entropy < high) for name, (low, high) in BINS.items()}
+    members |= {"same top token": agrees, "another top token": ~agrees}
+    assert list(classes) == [name for name, chosen in members.items() if chosen.any()]
+    for name, figures in classes.items():
+        chosen = members[name]
+        expected = {"tokens": chosen.sum(), "share": chosen.double().mean()}
+        expected |= {"kl": kl[chosen].mean(), "entropy": entropy[chosen].mean()}
+        expected |= {"agreement": agrees[chosen].double().mean()}
+        assert list(figures) == list(expected)
+        for figure, value in expected.items():
+            assert figures[figure] == pytest.approx(float(value), rel=1e-5), (name, figure)
 
 
 @pytest.mark.parametrize("layout", ["one process", "tensor=2"])
@@ -133,6 +168,55 @@ def tied_pair(make_model):
 def test_tied_embeddings_get_both_gradients_in_every_layout(run, samples, tied_pair, layout):
     output = run(*tied_pair, parallel=LAYOUTS[layout])
     assert_agrees(output, *tied_pair, samples, {})
+
+
+def test_a_teacher_in_bf16_under_a_student_in_fp32(run, call, samples, student, teacher):
+    """Its weights are rounded and its forward pass runs in bf16; the student feels none of it."""
+    arguments = (teacher, samples[0]["tokens"], samples[0]["position_ids"])
+    theirs = call("distillation_cases:bf16_logits", *arguments)[0].double()
+    with torch.no_grad():
+        given = plain.packed_logits(plain.load(student), samples[0]["tokens"])
+    wanted = plain.masked_mean(plain.token_kl(given, theirs, 1.0), samples[0]["tokens"]).item()
+    exact = mean_loss(plain.load(student), teacher, samples[0], {}).item()
+    assert abs(wanted / exact - 1) > 1e-4, "rounding shows"
+    for layout in ("one process", "pipeline=2"):
+        output = run(student, teacher, teacher_precision="bf16", parallel=LAYOUTS[layout])
+        assert values(output, "loss")[0] == pytest.approx(wanted, rel=1e-5), layout
+
+
+def test_a_teacher_in_fp32_under_a_student_in_bf16_loses_nothing_between_stages(
+    run, student, teacher
+):
+    """Hidden states that travelled in bf16 would be another teacher's."""
+    settings = {"precision": "bf16", "teacher_precision": "fp32", "iters": 1, "eval_interval": 0}
+    losses = [
+        values(run(student, teacher, **settings, parallel=LAYOUTS[layout]), "loss")
+        for layout in ("one process", "pipeline=2")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_the_teacher_costs_its_weights_and_nothing_else(call, settings, student, teacher, tmp_path):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        config = DistillConfig(
+            **settings | {"iters": 1, "eval_interval": 0},
+            model=student,
+            teacher=teacher,
+            teacher_precision=precision,
+            output=tmp_path / precision,
+        )
+        found[precision] = call("distillation_cases:held_bytes", DISTILL, config)[0]
+    size = {
+        directory: sum(x.numel() for x in load_file(directory / "model.safetensors").values())
+        for directory in (student, teacher)
+    }
+    for precision, width in (("fp32", 4), ("bf16", 2)):
+        held = found[precision]
+        assert held["teacher"] == width * size[teacher]
+        assert held["teacher's gradients"] == 0
+        assert held["gradient buffers"] == 4 * size[student]
+        assert held["optimizer's moments"] == 2 * 4 * size[student]
 
 
 def test_bf16_goes_through_the_same_loss(run, samples, student, teacher):

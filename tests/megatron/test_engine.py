@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 from engine_room import STUDENT, VOCAB_SIZE
+from event_files import tensorboard_scalars
 from safetensors.torch import load_file
 
 from nemo_bielik.distill.stage import DistillConfig
@@ -246,6 +247,32 @@ def test_metrics_count_tokens_and_follow_the_schedule(distilled):
     )
 
 
+def test_speed_counts_both_models(distilled, student, teacher):
+    """Model FLOPs by hand: 2 a weight and token, 4 · channels a key; backward is twice forward."""
+
+    def forward(directory):
+        config = json.loads((directory / "config.json").read_text())
+        weights = load_file(directory / "model.safetensors")
+        linear = sum(
+            x.numel() for name, x in weights.items() if x.dim() == 2 and "embed" not in name
+        )
+        head = weights["model.layers.0.self_attn.q_proj.weight"].size(0)
+        return 2 * linear + 4 * config["num_hidden_layers"] * head * (LENGTH + 1) / 2
+
+    work = 3 * forward(student) + forward(teacher)
+    for line in distilled.lines:
+        if "loss" in line:
+            assert line["flops_per_second"] == pytest.approx(line["tokens_per_second"] * work)
+            assert "utilisation" not in line  # nobody says what this CPU could reach
+    first = next(line for line in distilled.lines if "loss" in line)
+    assert first["tokens_per_second"] == pytest.approx(
+        BATCH * LENGTH / first["step_seconds"], rel=1e-3
+    )
+    results = Manifest.load(distilled.output).results
+    rates = sorted(distilled.values("tokens_per_second"))
+    assert rates[0] <= results["tokens_per_second"] <= rates[-1]
+
+
 def test_a_finished_run_is_not_run_again(run, distilled):
     before = {path: path.stat().st_mtime_ns for path in distilled.output.rglob("*")}
     run(output=distilled.output)
@@ -375,6 +402,18 @@ def test_a_stopped_run_continues_bit_for_bit(run, long_run, uninterrupted, tmp_p
         assert found.values("grad_norm") == uninterrupted.values("grad_norm")
         assert found.values("validation_loss") == uninterrupted.values("validation_loss")
         assert found.bytes == uninterrupted.bytes
+        assert_events_are_the_metrics(found)
+
+
+def assert_events_are_the_metrics(found: Finished) -> None:
+    """TensorBoard has every step once, stopped or not."""
+    events = tensorboard_scalars(found.output / "training" / "tensorboard")
+    wanted = {"loss", "validation_loss", "grad_norm", "learning_rate", "tokens_per_second"}
+    assert wanted <= set(events)
+    for name in wanted:
+        lines = [(line["step"], line[name]) for line in found.lines if name in line]
+        assert [step for step, _ in events[name]] == [step for step, _ in lines]
+        assert [value for _, value in events[name]] == pytest.approx([x for _, x in lines])
 
 
 def test_data_parallel_ranks_continue_bit_for_bit(call, run, settings, student, tmp_path):

@@ -61,7 +61,7 @@ def test_figures_of_data_sheets_hang_together() -> None:
     ],
 )
 def test_names_that_drivers_give(name: str, precision: str, tflops: float) -> None:
-    assert peak_flops(name, precision) == 1e12 * tflops
+    assert peak_flops(name, precision) == pytest.approx(1e12 * tflops)
 
 
 @pytest.mark.parametrize(
