@@ -9,7 +9,18 @@ from markupsafe import Markup
 
 from nemo_bielik import __version__
 from nemo_bielik.artifacts import PruningPlan
-from nemo_bielik.report import costs, curves, dots, figures, importance, stack, story, svg, tables
+from nemo_bielik.report import (
+    costs,
+    curves,
+    dots,
+    figures,
+    importance,
+    stack,
+    story,
+    svg,
+    tables,
+    token_classes,
+)
 from nemo_bielik.report.definitions import DEFINITIONS
 from nemo_bielik.report.gather import KINDS, WAYS_BACK, ModelRun, RunData
 from nemo_bielik.report.measures import (
@@ -62,6 +73,7 @@ def _context(data: RunData, scores: Scores) -> dict[str, Any]:
         "dimensions": tables.dimensions(data),
         "importance": _importance_panels(data),
         "loss": _loss_panels(data),
+        "classes": token_classes.class_table(data),
         "score_rows": tables.score_rows(data, scores),
         "groups": _group_panels(data, scores),
         "learning_rates": tables.learning_rates(data.summary),

@@ -142,7 +142,24 @@ def metrics(kind: str, seed: int) -> list[dict[str, Any]]:
         if step % 50 == 0:
             validation = loss * (1.03 + 0.004 * seed)
             lines.append({"step": step, "validation_loss": validation, "seconds": 0.16 * step})
+            if kind == "distilled":
+                lines[-1]["classes"] = token_classes(validation, seed)
     return lines
+
+
+def token_classes(kl: float, seed: int) -> dict[str, dict[str, float]]:
+    """Return a split that adds up to `kl`; only the first seed has tokens of high entropy."""
+    shares = {"all": (1.0, 1.0), "entropy below 0.1": (0.6, 0.1)}
+    rest = {"entropy 0.1 to 0.7": (0.4, 0.9)}
+    if seed == 1:
+        rest = {"entropy 0.1 to 0.7": (0.3, 0.4), "entropy from 3.0": (0.1, 0.5)}
+    shares |= rest | {"same top token": (0.8, 0.3), "another top token": (0.2, 0.7)}
+    agreement = {"same top token": 1.0, "another top token": 0.0}
+    return {
+        name: {"tokens": round(1000 * tokens), "share": tokens, "kl": kl * part / tokens,
+               "entropy": 0.5, "agreement": agreement.get(name, 0.8)}
+        for name, (tokens, part) in shares.items()
+    }  # fmt: skip
 
 
 def figures(kind: str, seed: int) -> dict[str, float]:
