@@ -14,11 +14,12 @@ from engine_room import STUDENT, TEACHER, VOCAB_SIZE
 from safetensors.torch import load_file
 
 from nemo_bielik.distill.stage import DistillConfig
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.training import LoggingConfig, OptimConfig, ParallelConfig, TrainConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 TRAIN = "nemo_bielik.training:train"
 LENGTH, BATCH, STEPS, MICRO_BATCH = 32, 8, 2, 2
+PEAK_TFLOPS = 0.01
 LAYOUTS = {
     "one process": ParallelConfig(),
     "tensor=2": ParallelConfig(tensor=2),
@@ -77,6 +78,7 @@ def settings(tokens, held_out):
         "micro_batch_size": MICRO_BATCH,
         "eval_interval": STEPS,
         "eval_iters": 1,
+        "logging": LoggingConfig(peak_tflops=PEAK_TFLOPS),
         "optim": OptimConfig(max_lr=1e-2, min_lr=1e-2, warmup_iters=0, clip_grad=0.0),
     }
 
@@ -168,6 +170,9 @@ def tied_pair(make_model):
 def test_tied_embeddings_get_both_gradients_in_every_layout(run, samples, tied_pair, layout):
     output = run(*tied_pair, parallel=LAYOUTS[layout])
     assert_agrees(output, *tied_pair, samples, {})
+    could = PEAK_TFLOPS * 1e12 * LAYOUTS[layout].processes
+    shares = [rate / could for rate in values(output, "flops_per_second")]
+    assert values(output, "utilisation") == pytest.approx(shares)
 
 
 def test_a_teacher_in_bf16_under_a_student_in_fp32(run, call, samples, student, teacher):
