@@ -39,8 +39,7 @@ class DistillConfig(TrainConfig):
     """Train `model`, the student, on the distribution of `teacher`, by the loss of `LossConfig`.
 
     The report calls its temperature high without a figure. Ours is 1, where the loss is the plain
-    KL between the two models' predictions; docs/temperature.md measures 1 to 4 and finds nothing
-    that a lower learning rate does not bring back at 1 as well.
+    KL between the two models' predictions; docs/temperature.md measures 1 to 4.
     """
 
     teacher: Path = field(metadata={"help": "model directory of the original"})
