@@ -7,10 +7,14 @@ neither. That the bytes are those of Megatron's builder, and that its reader tak
 The index is little-endian: 9 bytes of magic, version (u64), data type (u8), number of sequences
 (u64), number of document bounds (u64), length of each sequence (i32), its byte offset in the
 ``.bin`` (i64), document bounds (i64). One document is one sequence.
+
+Conversations have a third file beside the two, ``loss.bin``: one byte a token, 1 where the token is
+to be learned (the assistant's) and 0 where it is only read.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 from nemo_bielik.errors import DataError
 
 NAME = "tokens"
+LOSS_FILE = "loss.bin"
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES: dict[int, Any] = {4: np.dtype(np.int32), 8: np.dtype(np.uint16)}
@@ -32,28 +37,61 @@ def token_dtype(vocab_size: int) -> "np.dtype[Any]":
     return np.dtype(np.uint16 if vocab_size < _UINT16_VOCABULARY else np.int32)
 
 
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive documents: ids and loss end to end [tokens], lengths [documents].
+
+    `loss` is None for plain text. `skipped` counts what was left out by reason, with the first
+    example of each.
+    """
+
+    tokens: NDArray[Any]
+    lengths: NDArray[np.int32]
+    num_bytes: int
+    loss: NDArray[np.uint8] | None = None
+    skipped: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+
+
 class TokenWriter:
     """Append documents to ``tokens.bin`` in `directory`; `finish` writes ``tokens.idx``."""
 
-    def __init__(self, directory: Path, dtype: "np.dtype[Any]") -> None:
+    def __init__(self, directory: Path, dtype: "np.dtype[Any]", with_loss: bool = False) -> None:
         self._directory, self._dtype = directory, dtype
         self._stream = (directory / f"{NAME}.bin").open("wb")
+        self._loss = (directory / LOSS_FILE).open("wb") if with_loss else None
         self._lengths: list[NDArray[np.int32]] = []
 
     def __enter__(self) -> "TokenWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        self._close()
 
-    def add(self, tokens: NDArray[Any], lengths: NDArray[np.int32]) -> None:
-        """Append documents: `tokens` [sum(lengths)] end to end, `lengths` [documents]."""
+    def add(
+        self,
+        tokens: NDArray[Any],
+        lengths: NDArray[np.int32],
+        loss: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Append documents: `tokens` and `loss` [sum(lengths)] end to end, `lengths` [documents].
+
+        A writer that was opened `with_loss` needs it, another takes none.
+        """
+        assert (loss is None) == (self._loss is None)
         self._stream.write(tokens.astype(self._dtype, copy=False).tobytes())
+        if self._loss is not None and loss is not None:
+            assert len(loss) == len(tokens)
+            self._loss.write(loss.tobytes())
         self._lengths.append(lengths)
+
+    def _close(self) -> None:
+        self._stream.close()
+        if self._loss is not None:
+            self._loss.close()
 
     def finish(self) -> tuple[int, int]:
         """Write the index and return (documents, tokens)."""
-        self._stream.close()
+        self._close()
         lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
         ends = np.cumsum(lengths, dtype=np.int64)
         code = next(code for code, dtype in _DTYPES.items() if dtype == self._dtype)
@@ -65,8 +103,52 @@ class TokenWriter:
         return len(lengths), int(lengths.sum(dtype=np.int64))
 
 
+@dataclass(frozen=True)
+class TokenFiles:
+    """What ``bielik tokenize`` made, mapped into memory: only what is looked at is read.
+
+    Shapes: `tokens` and `loss` (None for plain text) [tokens], `lengths` [documents].
+    """
+
+    tokens: NDArray[Any]
+    lengths: NDArray[np.int32]
+    loss: NDArray[np.uint8] | None
+
+    @classmethod
+    def open(cls, directory: Path) -> "TokenFiles":
+        """Map the files of `directory`; raise `DataError` if they are missing or damaged."""
+        code, lengths = _read_index(directory)
+        tokens = int(lengths.sum(dtype=np.int64))
+        _require_tokens(directory, f"{NAME}.bin", tokens, _DTYPES[code].itemsize)
+        loss = None
+        if has_loss(directory):
+            _require_tokens(directory, LOSS_FILE, tokens, 1)
+            loss = _mapped(directory / LOSS_FILE, np.dtype(np.uint8), tokens)
+        return cls(_mapped(directory / f"{NAME}.bin", _DTYPES[code], tokens), lengths, loss)
+
+
+def has_loss(directory: Path) -> bool:
+    """Whether a directory of tokens says which of them are learned: it holds conversations."""
+    return (directory / LOSS_FILE).is_file()
+
+
 def token_stats(directory: Path) -> tuple[int, int]:
     """Return (documents, tokens) of what ``bielik tokenize`` made; raise `DataError` if damaged."""
+    files = TokenFiles.open(directory)
+    return len(files.lengths), len(files.tokens)
+
+
+def read_documents(directory: Path) -> Iterator[NDArray[Any]]:
+    """Yield the token ids of each document, [tokens]; raise `DataError` if damaged."""
+    files = TokenFiles.open(directory)
+    start = 0
+    for length in files.lengths:
+        yield files.tokens[start : start + length]
+        start += int(length)
+
+
+def _read_index(directory: Path) -> tuple[int, NDArray[np.int32]]:
+    """Return the code of the tokens' type and the documents' lengths."""
     path = directory / f"{NAME}.idx"
     if not path.is_file() or not path.with_suffix(".bin").is_file():
         raise DataError(
@@ -78,26 +160,20 @@ def token_stats(directory: Path) -> tuple[int, int]:
             raise DataError(f"{path}: is not a token index; run `bielik tokenize` again")
         _, _, code, sequences, bounds = _HEADER.unpack(header)
         lengths = np.fromfile(stream, dtype=np.int32, count=sequences)
-    tokens = int(lengths.sum(dtype=np.int64))
     whole_index = _HEADER.size + 12 * sequences + 8 * bounds
     if code not in _DTYPES or path.stat().st_size != whole_index:
         raise DataError(f"{path}: truncated or of another format; run `bielik tokenize` again")
-    if path.with_suffix(".bin").stat().st_size != tokens * _DTYPES[code].itemsize:
+    return code, lengths
+
+
+def _require_tokens(directory: Path, name: str, tokens: int, item_bytes: int) -> None:
+    if (directory / name).stat().st_size != tokens * item_bytes:
         raise DataError(
-            f"{directory}: {NAME}.bin does not hold the {tokens:,} tokens that {NAME}.idx names; "
+            f"{directory}: {name} does not hold the {tokens:,} tokens that {NAME}.idx names; "
             "run `bielik tokenize` again"
         )
-    return sequences, tokens
 
 
-def read_documents(directory: Path) -> Iterator[NDArray[Any]]:
-    """Yield the token ids of each document, [tokens]; raise `DataError` if damaged."""
-    sequences, _ = token_stats(directory)
-    with (directory / f"{NAME}.idx").open("rb") as stream:
-        code = _HEADER.unpack(stream.read(_HEADER.size))[2]
-        lengths = np.fromfile(stream, dtype=np.int32, count=sequences)
-    tokens = np.memmap(directory / f"{NAME}.bin", dtype=_DTYPES[code], mode="r")
-    start = 0
-    for length in lengths:
-        yield tokens[start : start + length]
-        start += int(length)
+def _mapped(path: Path, dtype: "np.dtype[Any]", tokens: int) -> NDArray[Any]:
+    """Map a file; numpy cannot map one that is empty."""
+    return np.memmap(path, dtype=dtype, mode="r") if tokens else np.empty(0, dtype)

@@ -52,19 +52,28 @@ def read_records(
 
     Raises `DataError` for a missing or damaged file or a line that is not a JSON object.
     """
+    for where, line in read_lines(path, progress):
+        yield where, parse_record(where, line)
+
+
+def read_lines(path: Path, progress: Progress | None = None) -> Iterator[tuple[str, str]]:
+    """Yield (``"FILE: line N"``, line) for every line that is not blank, whatever it holds."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected JSON lines")
     for number, line in _lines(path, progress or _ignore):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where} is not JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{where} is {type(record).__name__}; it must be one JSON object")
-        yield where, record
+        if line.strip():
+            yield f"{path}: line {number}", line
+
+
+def parse_record(where: str, line: str) -> dict[str, Any]:
+    """Return the object of one JSON line; raise `DataError` naming `where` if it is none."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where} is {type(record).__name__}; it must be one JSON object")
+    return record
 
 
 def text_files(path: Path) -> list[Path]:

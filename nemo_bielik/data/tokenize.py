@@ -1,28 +1,32 @@
 """Text to tokens: documents become ``<s> text </s>``, end to end in Megatron's ``.bin/.idx``.
 
+Conversations (`chat.py`) become what the chat template makes of them, with the loss beside it.
+
 Worker processes tokenise blocks of documents; blocks are written in the order of the text, so the
 output is the same for any number of workers, and at most a few blocks per worker are in memory.
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nemo_bielik.data.indexed import TokenWriter, token_dtype, token_stats
-from nemo_bielik.data.text import read_documents, text_bytes, text_fingerprint
+from nemo_bielik.data.chat import ChatTokenizer, encode_conversations, holds_conversations
+from nemo_bielik.data.indexed import Block, TokenWriter, token_dtype, token_stats
+from nemo_bielik.data.text import read_documents, read_lines, text_bytes, text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.manifest import Manifest
@@ -40,9 +44,15 @@ BYTES_WORTH_A_WORKER = 4_000_000
 
 @dataclass(kw_only=True)
 class TokenizeConfig:
-    """Turn text into ``tokens.bin`` and ``tokens.idx`` for training."""
+    """Turn text or conversations into ``tokens.bin`` and ``tokens.idx`` for training.
 
-    inputs: list[Path] = field(metadata={"help": ".jsonl or .txt files, or saved datasets"})
+    JSON lines with "messages" are conversations: the tokenizer's chat template writes them, and
+    ``loss.bin`` says which tokens are the assistant's.
+    """
+
+    inputs: list[Path] = field(
+        metadata={"help": ".jsonl (text or conversations), .txt, or saved datasets"}
+    )
     tokenizer: Path = field(metadata={"help": "tokenizer or model directory"})
     output: Path = field(metadata={"help": "directory to make"})
     workers: int = field(
@@ -53,21 +63,18 @@ class TokenizeConfig:
         default=None, metadata={"help": "line between two documents of a .txt, if not a blank one"}
     )
 
+    malformed: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={"help": "a conversation that cannot be used: stop, or skip and count it"},
+    )
+
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty; give at least one text")
+        if self.malformed not in ("stop", "skip"):
+            raise ConfigError(f"malformed is {self.malformed!r}; allowed are stop, skip")
         if self.workers < 1:
             raise ConfigError(f"workers is {self.workers}; it must be at least 1")
-
-
-@dataclass(frozen=True)
-class Block:
-    """The tokens of some consecutive documents: ids end to end [tokens] and lengths [documents]."""
-
-    tokens: NDArray[Any]
-    lengths: NDArray[np.int32]
-    skipped: int
-    num_bytes: int
 
 
 def tokenize(config: TokenizeConfig) -> None:
@@ -77,59 +84,92 @@ def tokenize(config: TokenizeConfig) -> None:
     """
     tokenizer = TextTokenizer.open(config.tokenizer)
     total = text_bytes(config.inputs)
-    manifest = _manifest(config, tokenizer)
+    chat = _of_conversations(config.inputs)
+    manifest = _manifest(config, tokenizer, chat)
     if is_done(config.output, manifest):
         return
     started = time.monotonic()
     results: dict[str, Any] = {}
     with stage_output(config.output, manifest, results) as scratch:
         with progress(total=total, unit="B", unit_scale=True, desc="tokenize") as bar:
-            blocks = _encode(_blocks(_corpus(config, bar)), config, total)
+            blocks = _encode(_blocks(_corpus(config, chat, bar)), config, chat, total)
             results["end_of_document"] = tokenizer.eos_id
-            results |= _write(blocks, scratch, token_dtype(tokenizer.vocab_size))
+            results |= _write(blocks, scratch, token_dtype(tokenizer.vocab_size), chat)
         if not results["documents"]:
             raise DataError(f"{_names(config)}: no document holds a single token; nothing to write")
         seconds = time.monotonic() - started
         results["tokens_per_second"] = round(results["tokens"] / seconds)
 
 
-def _manifest(config: TokenizeConfig, tokenizer: TextTokenizer) -> Manifest:
-    """Describe the run without `workers`, which decides nothing about the output."""
+def _of_conversations(inputs: list[Path]) -> bool:
+    """Whether `inputs` hold conversations; raise `DataError` if only some do."""
+    kinds = {path: holds_conversations(path) for path in inputs}
+    chat = kinds[inputs[0]]
+    for path, kind in kinds.items():
+        if kind != chat:
+            raise DataError(
+                f"{inputs[0]} and {path}: one holds texts and the other conversations; tokenize "
+                "them apart and train on both (train_data=[a,b])"
+            )
+    return chat
+
+
+def _manifest(config: TokenizeConfig, tokenizer: TextTokenizer, chat: bool) -> Manifest:
+    """Describe the run without the settings that decide nothing about its output."""
     inputs = {str(path): text_fingerprint(path) for path in config.inputs}
     inputs["tokenizer"] = tokenizer.fingerprint
+    idle = {"workers"} if chat else {"workers", "malformed"}
+    if chat:
+        inputs["chat_template"] = ChatTokenizer.open(config.tokenizer).template_fingerprint
     manifest = describe("tokenize", config, inputs)
-    settings = {name: value for name, value in manifest.config.items() if name != "workers"}
+    settings = {name: value for name, value in manifest.config.items() if name not in idle}
     return dataclasses.replace(manifest, config=settings)
 
 
-def _write(blocks: Iterable[Block], directory: Path, dtype: "np.dtype[Any]") -> dict[str, int]:
-    skipped = num_bytes = 0
-    with TokenWriter(directory, dtype) as writer:
+def _write(
+    blocks: Iterable[Block], directory: Path, dtype: "np.dtype[Any]", chat: bool
+) -> dict[str, Any]:
+    num_bytes = loss_tokens = 0
+    skipped: dict[str, tuple[int, str]] = {}
+    with TokenWriter(directory, dtype, with_loss=chat) as writer:
         for block in blocks:
-            writer.add(block.tokens, block.lengths)
-            skipped += block.skipped
+            writer.add(block.tokens, block.lengths, block.loss)
             num_bytes += block.num_bytes
+            loss_tokens += 0 if block.loss is None else int(block.loss.sum())
+            for reason, (count, example) in block.skipped.items():
+                before, first = skipped.get(reason, (0, example))
+                skipped[reason] = before + count, first
         documents, tokens = writer.finish()
-    return {
+    counts = {reason: count for reason, (count, _) in skipped.items()}
+    results = {
         "documents": documents,
-        "skipped_documents": skipped,
+        "skipped_documents": sum(counts.values()),
         "tokens": tokens,
         "bytes": num_bytes,
     }
+    if not chat:
+        return results
+    for reason, (count, example) in skipped.items():
+        print(f"skipped {count:,} conversations: {reason}; first {example}", file=sys.stderr)
+    return {**results, "loss_tokens": loss_tokens, "skipped": counts}
 
 
-def _corpus(config: TokenizeConfig, bar: Any) -> Iterator[str]:
+def _corpus(config: TokenizeConfig, chat: bool, bar: Any) -> Iterator[Any]:
+    """Yield texts, or (``"FILE: line N"``, JSON line) of every conversation."""
     for path in config.inputs:
-        yield from read_documents(path, config.document_separator, bar.update)
+        if chat:
+            yield from read_lines(path, bar.update)
+        else:
+            yield from read_documents(path, config.document_separator, bar.update)
 
 
-def _blocks(documents: Iterable[str]) -> Iterator[list[str]]:
+def _blocks(documents: Iterable[Any]) -> Iterator[list[Any]]:
     """Group documents so that a block is worth sending to another process."""
-    block: list[str] = []
+    block: list[Any] = []
     characters = 0
-    for text in documents:
-        block.append(text)
-        characters += len(text)
+    for document in documents:
+        block.append(document)
+        characters += len(document if isinstance(document, str) else document[-1])
         if characters >= _BLOCK_CHARACTERS or len(block) >= _BLOCK_DOCUMENTS:
             yield block
             block, characters = [], 0
@@ -137,19 +177,26 @@ def _blocks(documents: Iterable[str]) -> Iterator[list[str]]:
         yield block
 
 
+def _encoder(directory: Path, chat: bool, skip: bool) -> Callable[[list[Any]], Block]:
+    """Return what makes a block of tokens from documents."""
+    if chat:
+        return functools.partial(encode_conversations, ChatTokenizer.open(directory), skip=skip)
+    return functools.partial(encode_block, TextTokenizer.open(directory))
+
+
 def _encode(
-    blocks: Iterable[list[str]], config: TokenizeConfig, total_bytes: int
+    blocks: Iterable[list[Any]], config: TokenizeConfig, chat: bool, total_bytes: int
 ) -> Iterator[Block]:
     """Yield each block's tokens, in order."""
     workers = min(config.workers, 1 + total_bytes // BYTES_WORTH_A_WORKER)
+    settings = (config.tokenizer, chat, config.malformed == "skip")
     if workers == 1:
-        tokenizer = TextTokenizer.open(config.tokenizer)
-        yield from (encode_block(tokenizer, block) for block in blocks)
+        yield from map(_encoder(*settings), blocks)
         return
     # "spawn": a forked child of a process that has used threads (torch, tokenizers) may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        workers, context, initializer=_start_worker, initargs=(config.tokenizer,)
+        workers, context, initializer=_start_worker, initargs=settings
     ) as pool:
         pending: deque[Future[Block]] = deque()
         try:
@@ -175,20 +222,20 @@ def encode_block(tokenizer: TextTokenizer, texts: list[str]) -> Block:
     return Block(
         tokens=np.fromiter(flat, token_dtype(tokenizer.vocab_size), int(lengths.sum())),
         lengths=lengths,
-        skipped=len(texts) - len(ids),
         num_bytes=sum(len(text.encode("utf-8")) for text in texts),
+        skipped={"no token": (len(texts) - len(ids), "")},
     )
 
 
-_worker_tokenizer: TextTokenizer
+_worker_encode: Callable[[list[Any]], Block]
 
 
-def _start_worker(directory: Path) -> None:
-    global _worker_tokenizer
+def _start_worker(directory: Path, chat: bool, skip: bool) -> None:
+    global _worker_encode
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too and stops its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process; processes are many
-    _worker_tokenizer = TextTokenizer.open(directory)
+    _worker_encode = _encoder(directory, chat, skip)
 
 
 def _die_with_parent() -> None:
@@ -199,8 +246,8 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _encode_in_worker(texts: list[str]) -> Block:
-    return encode_block(_worker_tokenizer, texts)
+def _encode_in_worker(documents: list[Any]) -> Block:
+    return _worker_encode(documents)
 
 
 def _names(config: TokenizeConfig) -> str:
