@@ -81,7 +81,7 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
 
     student, teacher = map(Path, settings["models"])
     config = TrainConfig(
-        model=student, train_data=student, output=student, sequence_length=SEQUENCE_LENGTH
+        model=student, train_data=[student], output=student, sequence_length=SEQUENCE_LENGTH
     )
     provider = model_provider(
         open_bridge(student), config.parallel, config.precision, SEQUENCE_LENGTH

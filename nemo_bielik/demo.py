@@ -134,7 +134,7 @@ class Demo(Chain):
         settings = replace(recovery, seed=seed, optim=optim, keep="best")
         return TrainConfig(
             model=self.run.model(PRUNED),
-            train_data=self.run.tokens("recovery"),
+            train_data=[self.run.tokens("recovery")],
             validation_data=self.run.tokens("validation"),
             output=self.run.model(name),
             **settings.fields(),

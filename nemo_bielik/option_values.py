@@ -1,9 +1,11 @@
 """Text to a value of an annotated type: what `--option value` and ``path=value`` mean."""
 
+import dataclasses
+import json
 import types
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nemo_bielik.errors import ConfigError, nearest
 
@@ -22,7 +24,9 @@ def parse_value(kind: Any, given: Any, where: str) -> Any:
     if isinstance(given, str) and allows_none(kind) and given.lower() in ("none", "null"):
         return None
     if is_list(kind):
-        return _parse_list(_without_none(kind), given, where)
+        kind = _without_none(kind)
+        record = _record_class(kind)
+        return _parse_records(record, given, where) if record else _parse_list(kind, given, where)
     members = _members(kind)
     for member in members[:-1]:
         try:
@@ -50,6 +54,8 @@ def allows_none(kind: Any) -> bool:
 def metavar(kind: Any) -> str:
     """Return what a help text shows in place of a value."""
     kind = _without_none(kind)
+    if _record_class(kind):
+        return "JSON"
     if is_list(kind):
         arguments = [a for a in get_args(kind) if a is not Ellipsis]
         return metavar(arguments[0]) if arguments else "TEXT"
@@ -73,6 +79,53 @@ def _parse_list(kind: Any, given: Any, where: str) -> Any:
             raise ConfigError(f"{where}: takes {len(arguments)} values, got {len(given)}")
         return tuple(parse_value(a, g, where) for a, g in zip(arguments, given, strict=True))
     return container(parse_value(arguments[0], item, where) for item in given)
+
+
+def _record_class(kind: Any) -> type | None:
+    """Return the dataclass that `kind` is a list of, if it is one."""
+    members = get_args(kind) if get_origin(kind) is list else ()
+    found = [m for m in members if isinstance(m, type) and dataclasses.is_dataclass(m)]
+    return found[0] if found else None
+
+
+def _parse_records(record: type, given: Any, where: str) -> list[Any]:
+    """Read a JSON list of objects, the words of a command line joined, as a list of `record`."""
+    text = given if isinstance(given, str) else " ".join(given)
+    try:
+        items = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {text!r} is not JSON ({error})") from None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ConfigError(f'{where}: {text!r} is not a list of objects, such as [{{"name": 1}}]')
+    return [_parse_record(record, item, f"{where}[{n}]") for n, item in enumerate(items)]
+
+
+def _parse_record(record: type, item: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(record)
+    for name in item:
+        if name not in hints:
+            known = ", ".join(hints)
+            raise ConfigError(
+                f"{where}: unknown setting {name!r}{nearest(name, hints)}; known are {known}"
+            )
+    for part in dataclasses.fields(record):
+        required = part.default is dataclasses.MISSING
+        if required and part.default_factory is dataclasses.MISSING and part.name not in item:
+            raise ConfigError(f"{where}: {part.name} must be given")
+    values = {}
+    for name, value in item.items():
+        listed = isinstance(value, list) and is_list(hints[name])
+        words = [_as_word(v) for v in value] if listed else _as_word(value)
+        values[name] = parse_value(hints[name], words, f"{where}.{name}")
+    try:
+        return record(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _as_word(value: Any) -> str:
+    """Return a JSON value as the text that a command line would hold."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _parse_scalar(kind: Any, text: str, where: str) -> Any:

@@ -145,7 +145,7 @@ class Chain:
             TRAIN,
             TrainConfig(
                 model=start,
-                train_data=self.run.tokens("train"),
+                train_data=[self.run.tokens("train")],
                 validation_data=self.run.tokens("validation"),
                 output=self.teacher,
                 **self.config.teacher.fields(),
@@ -186,7 +186,7 @@ class Chain:
         return DistillConfig(
             model=start,
             teacher=self.teacher,
-            train_data=self.run.tokens("recovery"),
+            train_data=[self.run.tokens("recovery")],
             validation_data=self.run.tokens("validation"),
             output=self.run.model(name),
             temperature=self.config.temperature,

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.data.indexed import has_loss
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.phases import Phase, as_paths, shapes, tokens_after
 from nemo_bielik.stages import describe, is_done
 
 #: fp64 is for checks of forward passes; training knows the other two.
 Precision = Literal["fp32", "bf16", "fp64"]
+#: How documents come into rows: cut at the rows' ends, or whole with the rest of a row padded.
+Packing = Literal["auto", "cut", "whole"]
 
 
 @dataclass(kw_only=True)
@@ -167,7 +171,7 @@ class LoggingConfig:
 class TrainSettings:
     """How long and how fast to train, on how many processes; `TrainConfig` adds what on what."""
 
-    iters: int = field(default=1000, metadata={"help": "optimizer steps"})
+    iters: int = field(default=1000, metadata={"help": "optimizer steps (phases: their sum)"})
     sequence_length: int = field(default=4096, metadata={"help": "tokens a sequence"})
     global_batch_size: int = field(default=32, metadata={"help": "sequences a step"})
     micro_batch_size: int = field(default=1, metadata={"help": "sequences a forward pass"})
@@ -186,6 +190,21 @@ class TrainSettings:
         metadata={"help": "layers keep their input alone and compute again in the backward pass"},
     )
     seed: int = field(default=1, metadata={"help": "order of the training text"})
+    packing: Packing = field(
+        default="auto",
+        metadata={
+            "help": "cut: documents end to end, cut at the ends of sequences; whole: none is cut, "
+            "sequences are padded; auto: whole for conversations, cut for text"
+        },
+    )
+    phases: list[Phase] = field(
+        default_factory=list,
+        metadata={
+            "help": "stretches of steps with a shape or data of their own, as JSON: "
+            '[{"iters": 100, "sequence_length": 512}, …]; further keys are global_batch_size, '
+            "micro_batch_size, train_data, train_weights; what is left out is the run's"
+        },
+    )
     optim: OptimConfig = field(default_factory=OptimConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
@@ -194,6 +213,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if self.phases:
+            self._check_phases()
         for name in ("iters", "sequence_length", "global_batch_size", "micro_batch_size", "seed"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_interval", "save_interval"):
@@ -225,10 +246,29 @@ class TrainSettings:
                 "train all weights (lora.rank=0) or give the zeros up"
             )
 
+    def _check_phases(self) -> None:
+        self.iters = sum(phase.iters for phase in self.phases)
+        lengths = {shape.sequence_length for _, shape in shapes(self)}
+        if not self.save_interval:
+            raise ConfigError(
+                "phases need a save_interval above 0: each goes on from the checkpoint that the "
+                "one before ended with"
+            )
+        if self.keep == "best" and len(lengths) > 1:
+            raise ConfigError(
+                "keep=best compares validations, and phases of different sequence_length have "
+                "different ones; use keep=last"
+            )
+
     @property
     def tokens(self) -> int:
         """Tokens that the run trains on."""
-        return self.iters * self.global_batch_size * self.sequence_length
+        return tokens_after(self, self.iters)
+
+    @property
+    def longest_sequence(self) -> int:
+        """The largest sequence length of all phases."""
+        return max(shape.sequence_length for _, shape in shapes(self))
 
     def fields(self) -> dict[str, Any]:
         """Return the settings by name, to build a `TrainConfig` with."""
@@ -240,14 +280,33 @@ class TrainConfig(TrainSettings):
     """One training run from a Hugging Face directory to another."""
 
     model: Path = field(metadata={"help": "model directory to start from"})
-    train_data: Path = field(metadata={"help": "tokens made by `bielik tokenize`"})
+    train_data: list[Path] = field(
+        metadata={"help": "tokens made by `bielik tokenize`; several are blended"}
+    )
     output: Path = field(metadata={"help": "model directory to make"})
     validation_data: Path | None = field(default=None, metadata={"help": "held-out tokens"})
+    train_weights: list[float] = field(
+        default_factory=list,
+        metadata={"help": "share of the sequences from each of train_data (default: its tokens)"},
+    )
 
     def __post_init__(self) -> None:
+        self.train_data = as_paths(self.train_data)
+        self._check_blend()
         super().__post_init__()
         if self.eval_interval and self.validation_data is None:
             raise ConfigError("eval_interval needs validation_data; give both or neither")
+
+    def _check_blend(self) -> None:
+        parts, weights = self.train_data, self.train_weights
+        _require(len(parts) >= 1, "train_data", [], "at least one directory of tokens")
+        if weights and len(weights) != len(parts):
+            raise ConfigError(
+                f"train_weights has {len(weights)} values for {len(parts)} directories of "
+                "train_data; give one for each, or none"
+            )
+        if any(not 0 < weight < math.inf for weight in weights):
+            raise ConfigError(f"train_weights is {weights}; each must be finite and above 0")
 
 
 def check_layout(
@@ -295,13 +354,48 @@ def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manif
     """
     config.logging.check()
     checkpoint = Checkpoint.open(config.model)
-    check_layout(config.parallel, config.sequence_length, checkpoint)
-    found = {"model": checkpoint.fingerprint(), "train_data": tokens_fingerprint(config.train_data)}
-    if config.validation_data is not None:
-        found["validation_data"] = tokens_fingerprint(config.validation_data)
+    check_layout(config.parallel, config.longest_sequence, checkpoint)
+    found = {"model": checkpoint.fingerprint()}
+    data = data_directories(config)
+    for name, directory in data.items():
+        found[name] = tokens_fingerprint(directory)
+        if config.packing == "cut" and has_loss(directory):
+            raise ConfigError(
+                f"packing=cut would cut the conversations of {directory}; leave packing as it is"
+            )
+    _check_same_tokens(data)
     manifest = describe(stage, config, {**found, **inputs}, config.seed)
     settings = {name: value for name, value in manifest.config.items() if name != "logging"}
     return replace(manifest, config=settings)
+
+
+def data_directories(config: TrainConfig) -> dict[str, Path]:
+    """Return every directory of tokens that a run reads, by the setting that names it."""
+    settings: list[tuple[str, list[Path]]] = [("train_data", config.train_data)]
+    for number, phase in enumerate(config.phases):
+        settings.append((f"phases[{number}].train_data", phase.train_data or []))
+    if config.validation_data is not None:
+        settings.append(("validation_data", [config.validation_data]))
+    return {
+        name if len(paths) == 1 else f"{name}[{number}]": path
+        for name, paths in settings
+        for number, path in enumerate(paths)
+    }
+
+
+def _check_same_tokens(data: Mapping[str, Path]) -> None:
+    """Raise `DataError` unless all directories were made with one tokenizer."""
+    first, *others = data.items()
+    for name, directory in others:
+        if _token_identity(directory) != _token_identity(first[1]):
+            raise DataError(
+                f"{name} ({directory}) and {first[0]} ({first[1]}) were made with different "
+                "tokenizers; tokenize both with the model's own"
+            )
+
+
+def _token_identity(tokens: Path) -> tuple[str | None, int]:
+    return Manifest.load(tokens).inputs.get("tokenizer"), end_of_document(tokens)
 
 
 def tokens_fingerprint(directory: Path) -> str:

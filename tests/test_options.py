@@ -36,6 +36,17 @@ class Optimizer:
 
 
 @dataclass(kw_only=True)
+class Leg:
+    miles: int
+    pace: float | None = None
+    stops: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.miles > 99:
+            raise ConfigError(f"miles is {self.miles}; at most 99")
+
+
+@dataclass(kw_only=True)
 class Config:
     """A stage with one setting of every type."""
 
@@ -50,6 +61,7 @@ class Config:
     texts: list[Path] = field(default_factory=list)
     sizes: tuple[int, ...] = (1, 2)
     layers: int | str = "all"
+    legs: list[Leg] = field(default_factory=list)
     optimizer: Optimizer = field(default_factory=Optimizer)
     parallel: Parallel | None = None
 
@@ -222,3 +234,39 @@ def test_one_setting_may_come_first_without_its_name():
         )
     with pytest.raises(ConfigError, match="unknown argument 'more'"):
         parse_config(Check, ["out", "more"], "bielik check")
+
+
+LEGS = (
+    '[{"miles": 3}, {"miles": 4, "pace": 1.5, "stops": ["a b", "c"]}, {"miles": 5, "pace": null}]'
+)
+
+
+def test_a_list_of_records_is_json() -> None:
+    expected = [
+        Leg(miles=3),
+        Leg(miles=4, pace=1.5, stops=[Path("a b"), Path("c")]),
+        Leg(miles=5),
+    ]
+    assert parse("--model=m", f"legs={LEGS}").legs == expected
+    assert parse("--model=m", "--legs", LEGS).legs == expected
+    assert parse("--model=m", "legs=[]").legs == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[{", "is not JSON"),
+        ("3", "is not a list of objects"),
+        ("[3]", "is not a list of objects"),
+        ('[{"pace": 1}]', "legs[0]: miles must be given"),
+        ('[{"miles": 1}, {"mils": 2}]', "legs[1]: unknown setting 'mils' (did you mean 'miles'?)"),
+        ('[{"miles": "far"}]', "legs[0].miles: 'far' is not a whole number"),
+        ('[{"miles": true}]', "legs[0].miles: 'true' is not a whole number"),
+        ('[{"miles": 1, "pace": [2]}]', "legs[0].pace: '[2]' is not a number"),
+        ('[{"miles": 100}]', "legs[0]: miles is 100; at most 99"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_named(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("--model=m", f"legs={text}")
+    assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.phases import Phase, stretches, tokens_after
 from nemo_bielik.stages import stage_output, work_directory
 from nemo_bielik.training import (
     LoggingConfig,
@@ -187,6 +188,8 @@ def test_fields_build_the_same_settings_again(tmp_path):
         stability=StabilityConfig(policy="skip"),
         precision="bf16",
         seed=4,
+        packing="cut",
+        phases=[Phase(iters=40, global_batch_size=16), Phase(iters=10, micro_batch_size=4)],
         optim=OptimConfig(max_lr=1e-3, min_lr=1e-4),
         parallel=ParallelConfig(tensor=2, data=2),
         logging=LoggingConfig(peak_tflops=1.0),
@@ -203,6 +206,96 @@ def test_fields_build_the_same_settings_again(tmp_path):
         **settings.fields(),
     )
     assert config.fields() == settings.fields()  # of a config too, only what is a setting
+
+
+def phased(tmp_path, **changes):
+    paths = {"model": tmp_path, "train_data": tmp_path, "output": tmp_path}
+    values = {
+        "sequence_length": 16,
+        "global_batch_size": 8,
+        "save_interval": 10,
+        "optim": OptimConfig(warmup_iters=2),
+    }
+    return TrainConfig(**paths | values | changes)
+
+
+def test_phases_follow_each_other(tmp_path):
+    config = phased(
+        tmp_path,
+        train_weights=[1.0],
+        phases=[
+            Phase(iters=3),
+            Phase(iters=5, sequence_length=32, global_batch_size=4, micro_batch_size=2),
+            Phase(iters=2, train_data=[tmp_path / "a", tmp_path / "b"]),
+        ],
+    )
+    assert config.iters == 10  # by which the learning rate goes
+    # 3 · 8 · 16 and 5 · 4 · 32 and 2 · 8 · 16
+    assert config.tokens == 384 + 640 + 256
+    assert config.longest_sequence == 32
+    first, second, third = stretches(config)
+    spans = [
+        (part.first_step, part.last_step, part.first_sample) for part in (first, second, third)
+    ]
+    assert spans == [(0, 3, 0), (3, 8, 24), (8, 10, 44)]
+    assert second.config == dataclasses.replace(
+        config, phases=[], sequence_length=32, global_batch_size=4, micro_batch_size=2
+    )
+    assert third.config.train_data == [tmp_path / "a", tmp_path / "b"]
+    assert third.config.train_weights == []  # other data come with their own shares
+    after = [tokens_after(config, step) for step in (0, 2, 3, 4, 8, 9, 10)]
+    assert after == [0, 256, 384, 512, 1024, 1152, 1280]
+    assert stretches(config.__class__(**vars(config))) == stretches(config)
+
+
+def test_a_run_without_phases_is_one_stretch(tmp_path):
+    config = phased(tmp_path, iters=7)
+    (only,) = stretches(config)
+    assert (only.config, only.first_step, only.last_step, only.first_sample) == (config, 0, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"save_interval": 0}, "phases need a save_interval above 0"),
+        ({"phases": [Phase(iters=3), Phase(iters=3, global_batch_size=0)]}, "phases[1]: global_b"),
+        (
+            {"phases": [Phase(iters=9, micro_batch_size=3)]},
+            "phases[0]: global_batch_size is 8; it must be a multiple",
+        ),
+        ({"optim": OptimConfig(warmup_iters=9)}, "optim.warmup_iters is 9; it must be below iters"),
+        (
+            {
+                "phases": [Phase(iters=3), Phase(iters=3, sequence_length=32)],
+                "keep": "best",
+                "eval_interval": 2,
+                "validation_data": Path(),
+            },
+            "keep=best compares validations",
+        ),
+        (
+            {"phases": [Phase(iters=9, train_data=[Path()], train_weights=[1.0, 2.0])]},
+            "phases[0]: train_weights has 2 values for 1 directories of train_data",
+        ),
+    ],
+)
+def test_phases_that_cannot_be_are_refused(tmp_path, changes, words):
+    values = {"phases": [Phase(iters=4), Phase(iters=5)]} | changes
+    message = refusal(lambda: phased(tmp_path, **values))
+    assert words in message
+
+
+def test_a_phase_has_a_step(tmp_path):
+    assert refusal(lambda: Phase(iters=0)) == "iters is 0; it must be at least 1"
+
+
+def test_shares_of_a_blend_are_checked(tmp_path):
+    assert phased(tmp_path, train_data=str(tmp_path)).train_data == [tmp_path]
+    message = refusal(lambda: phased(tmp_path, train_data=[tmp_path, tmp_path], train_weights=[1]))
+    assert message.startswith("train_weights has 1 values for 2 directories")
+    message = refusal(lambda: phased(tmp_path, train_weights=[0.0]))
+    assert message == "train_weights is [0.0]; each must be finite and above 0"
+    assert "train_data is []" in refusal(lambda: phased(tmp_path, train_data=[]))
 
 
 def test_validations_need_held_out_text(tmp_path):
@@ -328,7 +421,7 @@ def test_the_manifest_names_what_the_run_starts_from(config, tmp_path):
     manifest = prepare("train", config, {"teacher": "hash"})
     assert manifest.inputs == {
         "model": Checkpoint.open(config.model).fingerprint(),
-        "train_data": tokens_fingerprint(config.train_data),
+        "train_data": tokens_fingerprint(config.train_data[0]),
         "teacher": "hash",
     }
     assert (manifest.stage, manifest.seed) == ("train", 5)
@@ -338,6 +431,41 @@ def test_the_manifest_names_what_the_run_starts_from(config, tmp_path):
     assert prepare("train", with_held_out, {}).inputs["validation_data"] == tokens_fingerprint(
         held_out
     )
+
+
+def test_the_manifest_names_every_part_of_a_blend(config, tmp_path):
+    parts = [
+        write_tokens(tmp_path / name, config={"inputs": [name]}) for name in ("first", "second")
+    ]
+    phases = [Phase(iters=500), Phase(iters=500, train_data=[parts[1]])]
+    config = dataclasses.replace(config, train_data=parts, phases=phases, save_interval=100)
+    inputs = prepare("train", config, {}).inputs
+    first, second = map(tokens_fingerprint, parts)
+    assert first != second
+    assert {name: inputs[name] for name in inputs if name != "model"} == {
+        "train_data[0]": first,
+        "train_data[1]": second,
+        "phases[1].train_data": second,
+    }
+
+
+def test_all_tokens_of_a_run_are_of_one_tokenizer(config, tmp_path):
+    for name, changes in {
+        "other": {"inputs": {"tokenizer": "b"}},
+        "ending": {"results": {"end_of_document": 3}},
+    }.items():
+        other = write_tokens(tmp_path / name, **changes)
+        mixed = dataclasses.replace(config, train_data=[*config.train_data, other])
+        with pytest.raises(DataError, match=rf"train_data\[1\].*{name}.*tokenizers") as caught:
+            prepare("train", mixed, {})
+        assert "\n" not in str(caught.value)
+
+
+def test_conversations_are_not_cut(config):
+    (config.train_data[0] / "loss.bin").touch()
+    prepare("train", config, {})
+    message = refusal(lambda: prepare("train", dataclasses.replace(config, packing="cut"), {}))
+    assert message.startswith("packing=cut would cut the conversations of")
 
 
 def test_what_is_missing_is_said_before_the_engine_is_loaded(config, tmp_path):

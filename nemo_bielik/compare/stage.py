@@ -200,7 +200,7 @@ class Comparison:
         return DistillConfig(
             model=self.pruned(row),
             teacher=self.config.model,
-            train_data=self.config.train_data,
+            train_data=[self.config.train_data],
             validation_data=self.config.validation_data,
             output=self.recovered(row),
             **settings.fields(),

@@ -116,7 +116,7 @@ def distill(config: DistillConfig) -> None:
     """Distil `config.teacher` into `config.model` and export the result as `config.output`."""
     student, teacher = Checkpoint.open(config.model), Checkpoint.open(config.teacher)
     check_pair(student, teacher)
-    check_layout(config.teacher_layout, config.sequence_length, teacher, "teacher_parallel")
+    check_layout(config.teacher_layout, config.longest_sequence, teacher, "teacher_parallel")
     manifest = prepare("distill", config, {"teacher": teacher.fingerprint()})
     if is_done(config.output, manifest):
         return

@@ -1,5 +1,6 @@
 """What a run cost and how to run it again, from the manifests."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def command_line(stage: str, config: Mapping[str, Any]) -> str:
         elif isinstance(value, bool):
             words.append(("--" if value else "--no-") + path.replace("_", "-"))
         else:
-            items = value if isinstance(value, list) else [value]
+            plain_list = isinstance(value, list) and not isinstance(value[0], dict)
+            items = value if plain_list else [value]
             words += ["--" + path.replace("_", "-"), *map(_word, items)]
     return shlex.join([*words, *overrides])
 
@@ -100,4 +102,6 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,10 +1,12 @@
 """Costs and commands from manifests."""
 
+import shlex
 from pathlib import Path
 
 from nemo_bielik.commands import find_command, load
 from nemo_bielik.config_text import to_plain
 from nemo_bielik.options import parse_config
+from nemo_bielik.phases import Phase
 from nemo_bielik.report.costs import command_line, commits, seeds, stage_costs
 from nemo_bielik.report.gather import read_run
 from nemo_bielik.training import OptimConfig, TrainConfig
@@ -13,7 +15,7 @@ from nemo_bielik.training import OptimConfig, TrainConfig
 def test_a_command_gives_back_its_settings() -> None:
     config = TrainConfig(
         model=Path("in"),
-        train_data=Path("a tokens"),
+        train_data=[Path("a tokens")],
         validation_data=Path("held"),
         output=Path("out"),
         iters=77,
@@ -26,8 +28,21 @@ def test_a_command_gives_back_its_settings() -> None:
     assert "--global-batch-size 32" in line  # a default too: it may change one day
     words = [word.strip("'") for word in line.replace("'a tokens'", "a_tokens").split()[2:]]
     again = parse_config(load(find_command("train").config), words, "bielik train")
-    again.train_data = Path("a tokens")
+    again.train_data = [Path("a tokens")]
     assert again == config
+
+
+def test_a_command_gives_back_its_blend_and_phases() -> None:
+    config = TrainConfig(
+        model=Path("in"),
+        train_data=[Path("a"), Path("b")],
+        train_weights=[0.7, 0.3],
+        output=Path("out"),
+        save_interval=5,
+        phases=[Phase(iters=20), Phase(iters=5, sequence_length=64, train_data=[Path("c")])],
+    )
+    words = shlex.split(command_line("train", to_plain(config)))
+    assert parse_config(load(find_command("train").config), words[2:], "bielik train") == config
 
 
 def test_switches_and_lists() -> None:
