@@ -1,12 +1,12 @@
 """Packed text as batches in which no document sees another.
 
-Documents lie back to back in Megatron's ``.bin/.idx``; position ids start again at each of them,
-and everything else (attention mask, loss mask) follows from that. Shapes: [b, s] throughout,
-b sequences of s tokens.
+Documents lie back to back in Megatron's ``.bin/.idx`` and are cut at the ends of sequences, or come
+whole (`packing.py`); either way position ids start again at each of them, and the attention mask
+follows from that. Shapes: [b, s] throughout, b sequences of s tokens.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,19 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nemo_bielik.data.indexed import has_loss, token_stats
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.megatron.model import HAS_TRANSFORMER_ENGINE
-from nemo_bielik.training import end_of_document
+from nemo_bielik.megatron.packing import After, Blend, whole_documents
+from nemo_bielik.training import Packing, end_of_document
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch; `loss_mask` is 0 where the next token begins another document."""
+    """One micro-batch; `loss_mask` is 0 where the next token is not to be learned.
+
+    It begins another document, is not the assistant's, or is padding.
+    """
 
     tokens: Tensor
     labels: Tensor
@@ -143,12 +148,26 @@ class _Documents(Dataset[Any]):
 
 
 def packed_dataset(
+    tokens: Path,
+    samples: int,
+    length: int,
+    seed: int,
+    vocab_size: int,
+    cache: Path,
+    packing: Packing = "auto",
+) -> Dataset[Any]:
+    """Return at least `samples` sequences of `length` tokens drawn from a directory of tokens.
+
+    Index files go to `cache`, which every rank must see.
+    """
+    if packing == "whole" or (packing == "auto" and has_loss(tokens)):
+        return whole_documents(tokens, samples, length, seed, cache)
+    return _cut_documents(tokens, samples, length, seed, vocab_size, cache)
+
+
+def _cut_documents(
     tokens: Path, samples: int, length: int, seed: int, vocab_size: int, cache: Path
 ) -> Dataset[Any]:
-    """Return `samples` sequences of `length` tokens drawn from a directory of tokens.
-
-    Megatron's index files go to `cache`, which every rank must see.
-    """
     ending = end_of_document(tokens)
     config = GPTDatasetConfig(
         seq_length=length,
@@ -170,28 +189,42 @@ def packed_dataset(
 
 @dataclass(kw_only=True)
 class PackedText(DatasetProvider):
-    """Training and validation text from two directories made by ``bielik tokenize``.
+    """Training and validation text from directories made by ``bielik tokenize``.
 
+    `samples` sequences are trained on, behind `first_sample` others that earlier phases have read;
+    `weights` are the shares of them from each directory of `train` (empty: by its tokens).
     `eval_samples` sequences are one validation.
     """
 
-    train: Path
+    train: list[Path]
     validation: Path | None
     cache: Path
     seq_length: int
     seed: int
+    samples: int
     eval_samples: int
     vocab_size: int
+    weights: list[float] = field(default_factory=list)
+    packing: Packing = "auto"
+    first_sample: int = 0
 
     def build_datasets(self, context: DatasetBuildContext) -> tuple[Any, Any, None]:
-        """Build what Bridge asks for; Megatron's index files go to `cache`."""
-        train = self._build(self.train, context.train_samples)
+        """Build what Bridge asks for; index files go to `cache`."""
+        train = After(self._training(), self.first_sample, self.samples)
         if self.validation is None or not context.valid_samples:
             return train, None, None
         held_out = self._build(self.validation, self.eval_samples)
-        return train, _Repeated(held_out, self.eval_samples, context.valid_samples), None
+        # validations of earlier phases count too: at most one a step, `eval_samples` a batch
+        length = context.valid_samples + self.first_sample * self.eval_samples
+        return train, _Repeated(held_out, self.eval_samples, length), None
+
+    def _training(self) -> Dataset[Any]:
+        if len(self.train) == 1:
+            return self._build(self.train[0], self.samples)
+        weights = self.weights or [float(token_stats(tokens)[1]) for tokens in self.train]
+        return Blend(lambda n, rows: self._build(self.train[n], rows), weights, self.samples)
 
     def _build(self, tokens: Path, samples: int) -> Dataset[Any]:
         return packed_dataset(
-            tokens, samples, self.seq_length, self.seed, self.vocab_size, self.cache
+            tokens, samples, self.seq_length, self.seed, self.vocab_size, self.cache, self.packing
         )

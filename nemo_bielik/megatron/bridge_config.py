@@ -19,18 +19,20 @@ from megatron.bridge.training.config import (
 
 from nemo_bielik.megatron.batches import PackedText
 from nemo_bielik.megatron.cpu import on_cpu
+from nemo_bielik.phases import Stretch
 from nemo_bielik.training import TrainConfig
 
 
-def bridge_config(config: TrainConfig, provider: Any, work: Path) -> ConfigContainer:
-    """Return what `pretrain` needs to train `provider`'s model as `config` says, within `work`."""
+def bridge_config(stretch: Stretch, provider: Any, work: Path) -> ConfigContainer:
+    """Return what `pretrain` needs to train `provider`'s model over `stretch`, within `work`."""
+    config = stretch.config
     return ConfigContainer(
         model=provider,
-        train=_steps(config),
+        train=_steps(stretch),
         optimizer=_optimizer(config),
         scheduler=_schedule(config),
         ddp=_gradients(config),
-        dataset=_text(config, work, provider.vocab_size),
+        dataset=_text(stretch, work, provider.vocab_size),
         logger=LoggerConfig(log_interval=10),  # the rest is `trackers.py`'s
         # the text is tokens already: Bridge needs to know their number alone
         tokenizer=TokenizerConfig(tokenizer_type="NullTokenizer", vocab_size=provider.vocab_size),
@@ -44,9 +46,10 @@ def bridge_config(config: TrainConfig, provider: Any, work: Path) -> ConfigConta
     )
 
 
-def _steps(config: TrainConfig) -> TrainingConfig:
+def _steps(stretch: Stretch) -> TrainingConfig:
+    config = stretch.config
     return TrainingConfig(
-        train_iters=config.iters,
+        train_iters=stretch.last_step,
         global_batch_size=config.global_batch_size,
         micro_batch_size=config.micro_batch_size,
         eval_interval=config.eval_interval or config.iters,
@@ -83,6 +86,8 @@ def _schedule(config: TrainConfig) -> SchedulerConfig:
         start_weight_decay=config.optim.weight_decay,
         end_weight_decay=config.optim.weight_decay,
         weight_decay_incr_style="constant",
+        # a checkpoint of another phase counts in that phase's batches
+        override_opt_param_scheduler=True,
     )
 
 
@@ -96,13 +101,18 @@ def _gradients(config: TrainConfig) -> DistributedDataParallelConfig:
     )
 
 
-def _text(config: TrainConfig, work: Path, vocab_size: int) -> PackedText:
+def _text(stretch: Stretch, work: Path, vocab_size: int) -> PackedText:
+    config = stretch.config
     return PackedText(
         train=config.train_data,
         validation=config.validation_data if config.eval_interval else None,
         cache=work / "index",
         seq_length=config.sequence_length,
         seed=config.seed,
+        samples=stretch.samples,
+        first_sample=stretch.first_sample,
+        weights=config.train_weights,
+        packing=config.packing,
         eval_samples=config.eval_iters * config.global_batch_size,
         vocab_size=vocab_size,
         dataloader_type="single",

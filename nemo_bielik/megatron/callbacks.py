@@ -21,6 +21,7 @@ from nemo_bielik.megatron.model import export_model
 from nemo_bielik.megatron.teacher import student_of
 from nemo_bielik.megatron.throughput import Throughput, in_words
 from nemo_bielik.megatron.trackers import Tracker, open_trackers
+from nemo_bielik.phases import tokens_after
 from nemo_bielik.planner.devices import peak_flops
 from nemo_bielik.progress import progress
 from nemo_bielik.training import TrainConfig
@@ -31,10 +32,16 @@ class Metrics(Callback):
 
     The last rank writes: it is on the last pipeline stage, where the loss is known. Trackers show
     the same lines.
+
+    Args:
+        config: the whole run's settings.
+        shape: those of the phase that is trained now.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, flops_per_token: float) -> None:
-        self.path, self.config = path, config
+    def __init__(
+        self, path: Path, config: TrainConfig, shape: TrainConfig, flops_per_token: float
+    ) -> None:
+        self.path, self.config, self.shape = path, config, shape
         self.writes = dist.get_rank() == dist.get_world_size() - 1
         self.speed = Throughput(flops_per_token, _peak_of_all_devices(config))
         self.trackers: list[Tracker] = []
@@ -68,7 +75,7 @@ class Metrics(Callback):
         step = context.state.train_state.step + 1
         values: dict[str, Any] = {
             "step": step,
-            "tokens": step * self.config.tokens // self.config.iters,
+            "tokens": tokens_after(self.config, step),
         }
         if context.skipped_iter:
             values["skipped"] = True
@@ -76,7 +83,7 @@ class Metrics(Callback):
             values["loss"] = float(next(iter(context.loss_dict.values())))  # waits for the device
             values["grad_norm"] = context.grad_norm
             values["learning_rate"] = _learning_rate(context)
-        speed = self.speed.end(self.config.tokens // self.config.iters)
+        speed = self.speed.end(self.shape.global_batch_size * self.shape.sequence_length)
         self._write(**values, **speed)
         shown = in_words(speed, self.speed.seconds_left(self.config.iters - step))
         loss = f"{values['loss']:.4f}" if "loss" in values else "skipped"
@@ -88,8 +95,8 @@ class Metrics(Callback):
         if self.writes and context.total_loss_dict:
             means = context.total_loss_dict
             values: dict[str, Any] = {"validation_loss": float(next(iter(means.values())))}
-            sequences = self.config.eval_iters * self.config.global_batch_size
-            classes = from_log(means, sequences // self.config.micro_batch_size)
+            sequences = self.shape.eval_iters * self.shape.global_batch_size
+            classes = from_log(means, sequences // self.shape.micro_batch_size)
             if classes:
                 values["classes"] = classes
             self._write(step=context.state.train_state.step, **values)
@@ -97,7 +104,8 @@ class Metrics(Callback):
     def on_train_end(self, context: CallbackContext) -> None:
         """Close the bar; Bridge would validate once more what the loop has just validated."""
         self.bar.close()
-        if self.config.eval_interval and self.config.iters % self.config.eval_interval == 0:
+        step, interval = context.state.train_state.step, self.config.eval_interval
+        if interval and (step < self.config.iters or step % interval == 0):
             context.state.train_state.do_valid = False
 
     def close(self) -> None:

@@ -31,9 +31,11 @@ from nemo_bielik.megatron.model import (
     recompute_layers,
 )
 from nemo_bielik.megatron.objectives import Objective
+from nemo_bielik.megatron.packing import packing_summaries
 from nemo_bielik.megatron.sparse import keep_zeros
 from nemo_bielik.megatron.stability import RollBack, StepGuard, steps_to_skip
 from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_sharded_adam
+from nemo_bielik.phases import Stretch, stretches
 from nemo_bielik.stages import is_done, open_work, stage_output
 from nemo_bielik.training import TrainConfig
 
@@ -53,33 +55,41 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
 
 
 def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
-    """Train from the last whole checkpoint; return False where a harmful step rolls it back."""
-    last_complete(work / "checkpoints")
+    """Train from the last whole checkpoint to the end of its phase; return whether that is all.
+
+    Where a harmful step rolls it back it is not.
+    """
+    step = last_complete(work / "checkpoints")
+    ahead = [stretch for stretch in stretches(config) if step < stretch.last_step]
+    stretch = (ahead or stretches(config))[0 if ahead else -1]
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         with quiet(work / f"engine.rank{dist.get_rank()}.log"):
-            _train(config, objective, work)
-    except RollBack as step:
+            _train(config, stretch, objective, work)
+    except RollBack as step_back:
         if dist.get_rank() == 0:
-            print(f"{step}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
+            print(f"{step_back}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
         return False
     finally:  # Bridge answers the signal, but gives it back only after a run that ended well
         signal.signal(signal.SIGTERM, terminate)
-    return True
+    return stretch.last_step == config.iters
 
 
-def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
+def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path) -> None:
+    """Train one phase of `run`; the last one exports the model."""
+    config = stretch.config
     install_checkpoint_queue()
     install_sharded_adam()
     require_packable(config.micro_batch_size, config.parallel.pipeline)
     bridge = open_bridge(config.model)
     guard = StepGuard(config, work)
-    metrics = Metrics(work / "metrics.jsonl", config, objective.flops_per_token(config))
+    metrics = Metrics(work / "metrics.jsonl", run, config, objective.flops_per_token(config))
     callbacks: list[Callback] = [
         guard,
         metrics,
-        Export(bridge, config.model, work / "last"),
     ]
+    if stretch.last_step == run.iters:
+        callbacks.append(Export(bridge, config.model, work / "last"))
     if config.keep == "best":
         callbacks.append(BestWeights(bridge, config.model, work / "best"))
     provider = model_provider(bridge, config.parallel, config.precision, config.sequence_length)
@@ -88,7 +98,7 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
     if config.keep_zeros:
         callbacks.insert(0, keep_zeros(provider))
     provider = objective.prepare(provider, config)
-    container = bridge_config(config, provider, work)
+    container = bridge_config(stretch, provider, work)
     if config.lora.rank:
         adapt(container, config.lora, config.seed)
     container.train.iterations_to_skip = steps_to_skip(guard.incidents)
@@ -98,6 +108,8 @@ def _train(config: TrainConfig, objective: Objective, work: Path) -> None:
 
 def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
     results = read_summary(work / "metrics.jsonl")
+    packed = packing_summaries(work / "index")
+    results |= {"packing": packed} if packed else {}
     started = time.monotonic() - results["seconds"]
     with stage_output(config.output, manifest, results, started=started) as scratch:
         for path in (work / config.keep).iterdir():

@@ -104,10 +104,14 @@ class StepGuard(Callback):
         optimizer.prepare_grads = judged  # True ends the optimizer's step before it changes a thing
 
     def on_train_step_start(self, context: CallbackContext) -> None:
-        """Let the learning rate's schedule follow the samples past steps that were not taken."""
+        """Let the learning rate's schedule follow past steps that were not taken, and new phases.
+
+        It counts in samples, as if every step had read the batch of this phase.
+        """
         self.reports.clear()
         scheduler: Any = context.scheduler
-        behind = context.state.train_state.consumed_train_samples - scheduler.num_steps
+        wanted = context.state.train_state.step * self.config.global_batch_size
+        behind = wanted - scheduler.num_steps
         if behind:
             scheduler.step(increment=behind)
 

@@ -78,12 +78,18 @@ def layer_counts(most_layers: int, most_stages: int) -> dict[tuple[int, int], li
 
 
 def packed_samples(
-    tokens: Path, samples: int, length: int, seed: int, vocab_size: int, cache: Path
+    tokens: Path,
+    samples: int,
+    length: int,
+    seed: int,
+    vocab_size: int,
+    cache: Path,
+    packing: Any = "auto",
 ) -> dict[str, Tensor]:
     """Return the sequences of `packed_dataset`, field by field, each [samples, length]."""
     from nemo_bielik.megatron.batches import packed_dataset
 
-    dataset = packed_dataset(tokens, samples, length, seed, vocab_size, cache)
+    dataset = packed_dataset(tokens, samples, length, seed, vocab_size, cache, packing)
     rows = [dataset[number] for number in range(samples)]
     return {
         name: torch.stack([torch.as_tensor(row[name]) for row in rows])

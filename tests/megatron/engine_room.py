@@ -83,12 +83,15 @@ def call(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     return run
 
 
-def write_tokens(directory: Path, documents: list[list[int]]) -> Path:
-    """Write documents as ``bielik tokenize`` does."""
+def write_tokens(
+    directory: Path, documents: list[list[int]], learned: list[list[int]] | None = None
+) -> Path:
+    """Write documents as ``bielik tokenize`` does; `learned` says which tokens of each are."""
     directory.mkdir(parents=True)
-    with TokenWriter(directory, token_dtype(VOCAB_SIZE)) as writer:
-        for document in documents:
-            writer.add(np.array(document), np.array([len(document)], dtype=np.int32))
+    with TokenWriter(directory, token_dtype(VOCAB_SIZE), learned is not None) as writer:
+        for number, document in enumerate(documents):
+            loss = None if learned is None else np.array(learned[number], dtype=np.uint8)
+            writer.add(np.array(document), np.array([len(document)], dtype=np.int32), loss)
         writer.finish()
     content = {str(number): str(document) for number, document in enumerate(documents)}
     results = {"end_of_document": END_OF_DOCUMENT, "tokens": sum(map(len, documents))}

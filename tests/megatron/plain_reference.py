@@ -1,5 +1,6 @@
 """The engine's figures computed once more: plain transformers, naive loops, float64."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,40 @@ def masked_mean(values: Tensor, tokens: Tensor) -> Tensor:
 def gradient_norm(model: Any) -> float:
     squares = [p.grad.double().square().sum() for p in model.parameters() if p.grad is not None]
     return float(torch.stack(squares).sum().sqrt())
+
+
+def segments(row: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the pieces of a packed row, which begin where positions begin again."""
+    starts = torch.nonzero(row["position_ids"] == 0).flatten().tolist()
+    edges = [*starts, row["position_ids"].numel()]
+    return [
+        {name: values[start:stop] for name, values in row.items()}
+        for start, stop in itertools.pairwise(edges)
+    ]
+
+
+def rows_of(samples: dict[str, Tensor], first: int, last: int) -> list[dict[str, Tensor]]:
+    """Return some rows of what `engine_cases.packed_samples` found, one by one."""
+    return [{name: values[n] for name, values in samples.items()} for n in range(first, last)]
+
+
+def unpacked_loss(model: Any, rows: list[dict[str, Tensor]]) -> Tensor:
+    """Return the mean surprise of what carries loss, every piece run alone and without padding."""
+    total, count = torch.zeros((), dtype=torch.float64), 0.0
+    for piece in (piece for row in rows for piece in segments(row)):
+        logits = model(piece["tokens"][None]).logits
+        surprise = token_surprise(logits, piece["labels"][None])[0]
+        total = total + (surprise * piece["loss_mask"]).sum()
+        count += float(piece["loss_mask"].sum())
+    return total / count
+
+
+def adamw(model: Any, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+    """Return an optimizer that decays matrices alone, as Megatron's does."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=betas, eps=1e-8)

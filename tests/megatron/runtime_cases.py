@@ -40,11 +40,12 @@ def provided(
     from nemo_bielik.megatron.batches import PackedText
 
     provider = PackedText(
-        train=train,
+        train=[train],
         validation=validation,
         cache=cache,
         seq_length=length,
         seed=1,
+        samples=asked,
         eval_samples=eval_samples,
         vocab_size=48,
     )
