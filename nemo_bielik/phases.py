@@ -86,6 +86,12 @@ def stretches(config: "TrainConfig") -> list[Stretch]:
     return found
 
 
+def stretch_at(config: "TrainConfig", step: int) -> Stretch:
+    """Return the stretch that a run goes on with after `step` steps; at its end, the last one."""
+    found = stretches(config)
+    return next((stretch for stretch in found if step < stretch.last_step), found[-1])
+
+
 def tokens_after(settings: "TrainSettings", step: int) -> int:
     """Return the tokens that the first `step` steps train on."""
     tokens = 0

@@ -48,7 +48,7 @@ def distill() -> DistillConfig:
     return DistillConfig(
         model=RUN.model(PRUNED),
         teacher=MODEL,
-        train_data=RUN.tokens("recovery"),
+        train_data=[RUN.tokens("recovery")],
         validation_data=RUN.tokens("validation"),
         output=RUN.model(DISTILLED),
         **recovery().fields(),

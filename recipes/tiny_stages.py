@@ -45,7 +45,7 @@ def distill() -> DistillConfig:
     return DistillConfig(
         model=RUN.model(PRUNED),
         teacher=DEMO.model(TEACHER),
-        train_data=DEMO.tokens("recovery"),
+        train_data=[DEMO.tokens("recovery")],
         validation_data=DEMO.tokens("validation"),
         output=RUN.model("distilled"),
         **tiny.recovery().fields(),

@@ -10,8 +10,13 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.manifest import Manifest
+<<<<<<< HEAD
 from nemo_bielik.phases import Phase, stretches, tokens_after
 from nemo_bielik.stages import stage_output, work_directory
+=======
+from nemo_bielik.phases import Phase, stretch_at, stretches, tokens_after
+from nemo_bielik.stages import stage_output
+>>>>>>> 5b82ae4 (Name the stretch that a run goes on with)
 from nemo_bielik.training import (
     LoggingConfig,
     LoraConfig,
@@ -243,6 +248,8 @@ def test_phases_follow_each_other(tmp_path):
     )
     assert third.config.train_data == [tmp_path / "a", tmp_path / "b"]
     assert third.config.train_weights == []  # other data come with their own shares
+    standing = [stretch_at(config, step) for step in (0, 2, 3, 7, 8, 10)]
+    assert standing == [first, first, second, second, third, third]
     after = [tokens_after(config, step) for step in (0, 2, 3, 4, 8, 9, 10)]
     assert after == [0, 256, 384, 512, 1024, 1152, 1280]
     assert stretches(config.__class__(**vars(config))) == stretches(config)

@@ -35,7 +35,7 @@ from nemo_bielik.megatron.packing import packing_summaries
 from nemo_bielik.megatron.sparse import keep_zeros
 from nemo_bielik.megatron.stability import RollBack, StepGuard, steps_to_skip
 from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_sharded_adam
-from nemo_bielik.phases import Stretch, stretches
+from nemo_bielik.phases import Stretch, stretch_at
 from nemo_bielik.stages import is_done, open_work, stage_output
 from nemo_bielik.training import TrainConfig
 
@@ -59,16 +59,14 @@ def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
 
     Where a harmful step rolls it back it is not.
     """
-    step = last_complete(work / "checkpoints")
-    ahead = [stretch for stretch in stretches(config) if step < stretch.last_step]
-    stretch = (ahead or stretches(config))[0 if ahead else -1]
+    stretch = stretch_at(config, last_complete(work / "checkpoints"))
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         with quiet(work / f"engine.rank{dist.get_rank()}.log"):
             _train(config, stretch, objective, work)
-    except RollBack as step_back:
+    except RollBack as step:
         if dist.get_rank() == 0:
-            print(f"{step_back}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
+            print(f"{step}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
         return False
     finally:  # Bridge answers the signal, but gives it back only after a run that ended well
         signal.signal(signal.SIGTERM, terminate)

@@ -349,7 +349,7 @@ def start(config: TrainConfig) -> "subprocess.Popen[str]":
     optim = config.optim
     options = {
         "--model": config.model,
-        "--train-data": config.train_data,
+        "--train-data": config.train_data[0],
         "--validation-data": config.validation_data,
         "--output": config.output,
     }
