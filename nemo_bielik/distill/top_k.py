@@ -3,15 +3,18 @@
 Shapes: ids and logits [..., k], remainder [...]; logits of the student [rows, vocab / ranks].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from nemo_bielik.distill.vocabulary import (
     Group,
     all_sum,
     first_id,
+    log_softmax,
     ranks_of,
     softmax_and_normaliser,
     wide,
@@ -29,7 +32,7 @@ class TopK:
     Temperature: the distribution here is the one at the loss's T. From log-probabilities l stored
     at T = 1 the tokens' logits at T are exactly l / T, but the others' sum is not known: it needs
     R_T = log Σ_others exp(l / T), one more number for each position and T, to be stored beside
-    them. `top_k` computes both from logits. Without it only the stored T is exact.
+    them. `likeliest` computes both from logits. Without it only the stored T is exact.
 
     Args:
         ids: [..., k] different token ids of the whole vocabulary, in any order.
@@ -64,12 +67,48 @@ class TopK:
 
 
 def top_k(teacher_logits: Tensor, k: int, temperature: float = 1.0) -> TopK:
-    """Return what a cache stores for logits [..., vocab]: log-probabilities at T, k + 1 a token."""
-    softened = teacher_logits.to(wide(teacher_logits)) / temperature
-    log_p = torch.log_softmax(softened, -1)
-    largest = log_p.topk(k, sorted=True)
-    others = log_p.scatter_(-1, largest.indices, -torch.inf)
-    return TopK(largest.indices, largest.values, others.logsumexp(-1))
+    """Return the teacher of logits [..., vocab] at T, by its k likeliest tokens."""
+    ids, log_p, remainders = likeliest(teacher_logits.flatten(0, -2) / temperature, k, [1.0])
+    shape = (*teacher_logits.shape[:-1], k)
+    return TopK(ids.view(shape), log_p.view(shape), remainders[:, 0].view(shape[:-1]))
+
+
+def likeliest(
+    logits: Tensor, k: int, temperatures: Sequence[float], group: Group = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a cache stores for the rows of logits [rows, vocab / ranks], on every rank.
+
+    Each rank picks from its slice, then all pick from what the ranks found; no rank needs more than
+    ranks · k columns of the others'.
+
+    Returns:
+        ids [rows, k] of the k likeliest tokens, likeliest first; their log-probabilities l [rows,
+        k] at T = 1; and R_T = log Σ_others exp(l / T) [rows, temperatures]. −inf if k = V.
+    """
+    log_p = log_softmax(logits, group)
+    values, ids = log_p.topk(min(k, log_p.size(-1)))
+    ids += first_id(log_p, group)
+    if ranks_of(group) > 1:
+        values, chosen = _gathered(values, group).topk(k)
+        ids = _gathered(ids, group).gather(-1, chosen)
+    rows, _, columns = _own(ids, log_p, group)
+    log_p[rows, columns] = -torch.inf
+    remainders = [softmax_and_normaliser(log_p / t, group)[1] for t in temperatures]
+    return ids, values, torch.stack(remainders, -1)
+
+
+def _gathered(part: Tensor, group: Group) -> Tensor:
+    """Return the columns [rows, ranks · k] of all ranks."""
+    parts = [torch.empty_like(part) for _ in range(ranks_of(group))]
+    dist.all_gather(parts, part.contiguous(), group=group)
+    return torch.cat(parts, -1)
+
+
+def _own(ids: Tensor, logits: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
+    """Return row, slot and column of those of the tokens ids [rows, k] that this slice holds."""
+    columns = ids - first_id(logits, group)
+    rows, slots = ((columns >= 0) & (columns < logits.size(-1))).nonzero(as_tuple=True)
+    return rows, slots, columns[rows, slots]
 
 
 @dataclass(frozen=True)
@@ -90,9 +129,7 @@ class Classes:
 
 def to_classes(student: Tensor, teacher: TopK, group: Group) -> Classes:
     """Merge the student's other tokens into one class; its logit is their log Σ exp."""
-    columns = teacher.ids - first_id(student, group)
-    rows, slots = ((columns >= 0) & (columns < student.size(-1))).nonzero(as_tuple=True)
-    columns = columns[rows, slots]
+    rows, slots, columns = _own(teacher.ids, student, group)
     others = student.to(wide(student), copy=True)
     known = others.new_zeros(teacher.ids.shape)
     known[rows, slots] = others[rows, columns]

@@ -8,7 +8,7 @@ from loss_definitions import LOSSES
 
 from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.distill.losses import distillation_loss
-from nemo_bielik.distill.top_k import TopK, top_k
+from nemo_bielik.distill.top_k import TopK, likeliest, top_k
 
 TOKENS, VOCABULARY = 6, 11
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
@@ -106,6 +106,25 @@ def test_another_temperature_needs_the_others_sum_at_it(student, teacher):
     expected = value_and_gradient(student, top_k(teacher, k, 3.0), loss)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("k", [1, 4, VOCABULARY - 1])
+def test_the_others_sum_is_the_dense_one_at_every_temperature(teacher, k):
+    temperatures = [0.5, 1.0, 3.0]
+    ids, log_probs, remainders = likeliest(teacher.float(), k, temperatures)
+    p = torch.softmax(teacher, -1)
+    torch.testing.assert_close(log_probs.double().exp(), p.gather(-1, ids), rtol=1e-6, atol=0)
+    assert torch.equal(log_probs, log_probs.sort(descending=True).values)
+    others = torch.ones_like(p).scatter(-1, ids, 0.0)
+    for column, t in enumerate(temperatures):
+        expected = (p ** (1 / t) * others).sum(-1)
+        torch.testing.assert_close(
+            remainders[:, column].double().exp(), expected, rtol=1e-5, atol=0
+        )
+
+
+def test_no_token_is_left_where_all_are_kept(teacher):
+    assert (likeliest(teacher, VOCABULARY, [1.0, 2.0])[2] == -torch.inf).all()
 
 
 def test_stored_probabilities_that_rounding_took_above_one_are_no_nan(student):
