@@ -123,6 +123,13 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.compare.stage:describe",
     ),
     Command(
+        "cache-teacher",
+        "nemo_bielik.distill.cache_stage:CacheTeacherConfig",
+        "nemo_bielik.distill.cache_stage:cache_teacher",
+        "run a teacher once and keep its likeliest tokens, to distil without it",
+        "nemo_bielik.distill.cache_stage:describe",
+    ),
+    Command(
         "distill",
         "nemo_bielik.distill.stage:DistillConfig",
         "nemo_bielik.distill.stage:distill",

@@ -84,13 +84,17 @@ def refuse_existing(output: Path) -> None:
 
 def require_space(directory: Path, needed_bytes: int) -> None:
     """Raise `StorageError` unless the file system of `directory` has `needed_bytes` free."""
-    existing = next(path for path in [directory, *directory.resolve().parents] if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing_parent(directory)).free
     if free < needed_bytes:
         raise StorageError(
             f"{directory}: needs {needed_bytes / 1e9:.2f} GB, only {free / 1e9:.2f} GB are free; "
             "free some space or choose another output directory"
         )
+
+
+def existing_parent(path: Path) -> Path:
+    """Return `path`, or what of it exists already."""
+    return next(part for part in [path, *path.resolve().parents] if part.exists())
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ LIGHT_STATEMENTS = {
     "methods": "from nemo_bielik.cli import main; main(['methods'])",
     "pruning settings": "import nemo_bielik.pruning.prune, nemo_bielik.pruning.score",
     "slicing": "import nemo_bielik.pruning.slice, nemo_bielik.pruning.verify",
+    "cache settings": "import nemo_bielik.distill.cache_stage, nemo_bielik.distill.cache_plan",
+    "distillation settings": "import nemo_bielik.distill.stage",
     "comparison settings": "import nemo_bielik.compare.stage",
 }
 

@@ -10,13 +10,8 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.manifest import Manifest
-<<<<<<< HEAD
-from nemo_bielik.phases import Phase, stretches, tokens_after
-from nemo_bielik.stages import stage_output, work_directory
-=======
 from nemo_bielik.phases import Phase, stretch_at, stretches, tokens_after
-from nemo_bielik.stages import stage_output
->>>>>>> 5b82ae4 (Name the stretch that a run goes on with)
+from nemo_bielik.stages import stage_output, work_directory
 from nemo_bielik.training import (
     LoggingConfig,
     LoraConfig,

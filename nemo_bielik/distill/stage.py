@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.distill.cache_format import TeacherCache
 from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.stages import is_done
 from nemo_bielik.training import ParallelConfig, TrainConfig, check_layout, prepare
+
+if TYPE_CHECKING:
+    from nemo_bielik.megatron.teacher import TeacherSource
 
 
 @dataclass(kw_only=True)
@@ -42,7 +46,12 @@ class DistillConfig(TrainConfig):
     KL between the two models' predictions; docs/temperature.md measures 1 to 4.
     """
 
-    teacher: Path = field(metadata={"help": "model directory of the original"})
+    teacher: Path | None = field(
+        default=None, metadata={"help": "model directory of the original; or give cache"}
+    )
+    cache: Path | None = field(
+        default=None, metadata={"help": "what `bielik cache-teacher` made, in place of teacher"}
+    )
     teacher_precision: Literal["student", "fp32", "bf16"] = field(
         default="student",
         metadata={"help": "type that the teacher runs in; student: as `precision`"},
@@ -62,11 +71,19 @@ class DistillConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.teacher is None) == (self.cache is None):
+            given = "neither" if self.teacher is None else "both"
+            raise ConfigError(f"of teacher and cache, {given} is given; give exactly one")
         loss = self.loss
         if self.engine == "stock" and self.teacher_precision not in ("student", self.precision):
             raise ConfigError(
                 f"engine=stock runs the teacher as the student, in {self.precision}; leave "
                 "teacher_precision as it is"
+            )
+        if self.engine == "stock" and self.cache is not None:
+            raise ConfigError(
+                "engine=stock runs the teacher itself; give teacher instead of cache, or leave "
+                "engine as it is"
             )
         if self.engine == "stock" and (loss.divergence != "forward-kl" or loss.label_weight):
             raise ConfigError(
@@ -113,26 +130,52 @@ def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
 
 
 def distill(config: DistillConfig) -> None:
-    """Distil `config.teacher` into `config.model` and export the result as `config.output`."""
-    student, teacher = Checkpoint.open(config.model), Checkpoint.open(config.teacher)
-    check_pair(student, teacher)
-    check_layout(config.teacher_layout, config.longest_sequence, teacher, "teacher_parallel")
-    manifest = prepare("distill", config, {"teacher": teacher.fingerprint()})
+    """Distil the teacher into `config.model` and export the result as `config.output`."""
+    manifest = prepare("distill", config, _check_teacher(config))
     if is_done(config.output, manifest):
         return
 
     from nemo_bielik.megatron.engine import run_training
     from nemo_bielik.megatron.objectives import Distillation, Objective, StockDistillation
-    from nemo_bielik.megatron.teacher import LiveTeacher, TeacherSource
-    from nemo_bielik.megatron.teacher_ahead import AheadTeacher
 
     objective: Objective
     if config.engine == "stock":
-        objective = StockDistillation(config.teacher, config.temperature)
+        objective = StockDistillation(_teacher(config), config.temperature)
     else:
-        precision = None if config.teacher_precision == "student" else config.teacher_precision
-        source: TeacherSource = LiveTeacher(config.teacher, precision)
-        if config.teacher_layout != config.parallel:
-            source = AheadTeacher(config.teacher, config.teacher_layout, precision)
-        objective = Distillation(source, config.loss)
+        objective = Distillation(_teacher_source(config), config.loss)
     run_training(config, objective, manifest)
+
+
+def _teacher_source(config: DistillConfig) -> "TeacherSource":
+    """Return where the teacher's distribution comes from."""
+    from nemo_bielik.megatron.teacher import LiveTeacher
+    from nemo_bielik.megatron.teacher_ahead import AheadTeacher
+    from nemo_bielik.megatron.teacher_cache import CachedTeacher
+
+    if config.cache is not None:
+        return CachedTeacher(config.cache, config.temperature)
+    precision = None if config.teacher_precision == "student" else config.teacher_precision
+    if config.teacher_layout != config.parallel:
+        return AheadTeacher(_teacher(config), config.teacher_layout, precision)
+    return LiveTeacher(_teacher(config), precision)
+
+
+def _check_teacher(config: DistillConfig) -> dict[str, str]:
+    """Return the identity of the teacher or its cache; raise `BielikError` if it does not serve."""
+    from nemo_bielik.data.tokenizer import same_tokenizer
+
+    student = Checkpoint.open(config.model)
+    if config.cache is not None:
+        cache = TeacherCache(config.cache)
+        cache.require(config.temperature, student.arch.vocab_size)
+        same_tokenizer(student.directory, cache.directory)
+        return {"cache": cache.manifest.recipe()}
+    teacher = Checkpoint.open(_teacher(config))
+    check_pair(student, teacher)
+    check_layout(config.teacher_layout, config.longest_sequence, teacher, "teacher_parallel")
+    return {"teacher": teacher.fingerprint()}
+
+
+def _teacher(config: DistillConfig) -> Path:
+    assert config.teacher is not None, "the configuration has one of teacher and cache"
+    return config.teacher

@@ -179,16 +179,23 @@ def inference_model(
 ) -> Iterator[Any]:
     """Yield the Megatron model of a directory, in evaluation mode, within a session of its own."""
     with distributed_session():
-        bridge = open_bridge(directory)
-        provider = model_provider(bridge, parallel, precision, sequence_length)
-        # where it is on, Transformer Engine writes gradients to buffers that only training has
-        provider.gradient_accumulation_fusion = False
-        provider.finalize()
-        provider.initialize_model_parallel(seed=1)
-        model = provider.provide_distributed_model(wrap_with_ddp=False)
-        for chunk in model:
-            chunk.eval()
-        yield bridge, model
+        yield load_for_inference(directory, parallel, sequence_length, precision)
+
+
+def load_for_inference(
+    directory: Path, parallel: ParallelConfig, sequence_length: int, precision: Precision
+) -> tuple[AutoBridge, list[MegatronModule]]:
+    """Return the Megatron model of a directory, in evaluation mode, within a session."""
+    bridge = open_bridge(directory)
+    provider = model_provider(bridge, parallel, precision, sequence_length)
+    # where it is on, Transformer Engine writes gradients to buffers that only training has
+    provider.gradient_accumulation_fusion = False
+    provider.finalize()
+    provider.initialize_model_parallel(seed=1)
+    model = provider.provide_distributed_model(wrap_with_ddp=False)
+    for chunk in model:
+        chunk.eval()
+    return bridge, model
 
 
 def on_rank_zero(action: Callable[[], Any]) -> Any:
