@@ -7,6 +7,8 @@ sequence of 512 tokens; losses and all gradients, no optimizer:
 bare   teacher forward and student forward and backward up to the hidden states, and the output
        layers' four matrix products over all tokens at once, into allocated memory; no loss
 ours   the engine's step: `objectives.Distillation`
+cached ours with the teacher read from a cache on disk, k = 64 in float16
+student  the student's share of bare: no teacher forward, no teacher's output layer
 stock  Megatron-Bridge's `distill()` with ModelOpt's loss: `objectives.StockDistillation`
 
 "ours x2" and "ours x4" are ours with two and four sequences at once. Every contender is a process
@@ -17,6 +19,8 @@ outweigh the vocabulary more and more (83 times in Bielik-11B), the last rung gi
 bound_ratio   ours / bare
 stock_ratio   ours / stock
 memory_ratio  the peaks of ours / stock
+cached_ratio        cached / ours
+cached_bound_ratio  cached / student: what reading and everything else costs beside bare passes
 capped_ratio  seconds a sequence, ours / stock, with the most sequences at once that need no more
               memory than stock's one
 
@@ -25,6 +29,7 @@ The exit status is 1 if one misses its target.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import statistics
@@ -52,7 +57,18 @@ SIZES: dict[str, Any] = {
     "head_dim": 128,
 }
 #: Name, and sequences at once.
-CONTENDERS = {"bare": 1, "ours": 1, "stock": 1, "ours x2": 2, "ours x4": 4}
+CONTENDERS = {
+    "bare": 1,
+    "student": 1,
+    "ours": 1,
+    "cached": 1,
+    "stock": 1,
+    "ours x2": 2,
+    "ours x4": 4,
+}
+SHOWN = (*TARGETS, "memory_ratio", "cached_ratio", "cached_bound_ratio")
+#: What a default cache keeps of every distribution.
+KEPT = 64
 
 
 def write_models(folder: Path, layers: tuple[int, int]) -> list[str]:
@@ -86,11 +102,13 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
     provider = model_provider(
         open_bridge(student), config.parallel, config.precision, SEQUENCE_LENGTH
     )
-    objective: Objective = (
-        StockDistillation(teacher, 1.0)
-        if settings["worker"] == "stock"
-        else Distillation(LiveTeacher(teacher), LossConfig())
-    )
+    objective: Objective
+    if settings["worker"] == "stock":
+        objective = StockDistillation(teacher, 1.0)
+    elif settings["worker"] == "cached":
+        objective = Distillation(random_cache(student.parent / "cache", config), LossConfig())
+    else:
+        objective = Distillation(LiveTeacher(teacher), LossConfig())
     provider = objective.prepare(provider, config)
     provider.finalize()
     provider.initialize_model_parallel(seed=1)
@@ -99,6 +117,42 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     return objective, model
+
+
+def random_cache(directory: Path, config: Any) -> Any:
+    """Return the source of a random teacher whose cache holds the benchmark's text.
+
+    The text comes from no dataset, so the search through a run's rows is left out.
+    """
+    import numpy as np
+
+    from nemo_bielik.distill.cache_format import STAGE, Fragments, shard_name, write_shard
+    from nemo_bielik.distill.cache_plan import Plan, pieces_of
+    from nemo_bielik.distill.cache_stage import CacheTeacherConfig, complete
+    from nemo_bielik.manifest import Manifest
+    from nemo_bielik.megatron.teacher_cache import CachedTeacher
+
+    class RandomTeacher(CachedTeacher):
+        def attach(self, provider: Any, config: Any) -> None:
+            """Take the text to be there."""
+
+    settings = CacheTeacherConfig(
+        teacher=config.model, train_data=config.model, output=directory, k=KEPT
+    )
+    layout = settings.record_layout(VOCAB_SIZE)
+    fields = [make_batch(1)[name].numpy()[0] for name in ("tokens", "position_ids", "loss_mask")]
+    plan = Plan.make([pieces_of([(0, Fragments.of(*fields))])], rows_per_shard=1)
+    generator, records = np.random.default_rng(1), np.empty(SEQUENCE_LENGTH, layout.record)
+    records["ids"] = generator.permuted(np.tile(np.arange(VOCAB_SIZE), (8, 1)), axis=1)[
+        generator.integers(8, size=SEQUENCE_LENGTH), :KEPT
+    ]
+    records["log_probs"] = -np.sort(generator.uniform(4, 12, records["log_probs"].shape))
+    records["remainders"] = -0.5
+    directory.mkdir()
+    write_shard(directory / shard_name(0), records, plan.pieces["positions"])
+    manifest = Manifest(stage=STAGE, config=dataclasses.asdict(settings))
+    complete(directory, settings, manifest, layout, plan)
+    return RandomTeacher(directory, 1.0)
 
 
 def make_batch(sequences: int) -> dict[str, Any]:
@@ -127,8 +181,11 @@ def whole_step(objective: Any, model: Any, batch: dict[str, Any]) -> Callable[[]
     return step
 
 
-def bare_step(objective: Any, model: Any, batch: dict[str, Any]) -> Callable[[], None]:
-    """Return the passes alone; the objective's models end at their hidden states."""
+def bare_step(model: Any, batch: dict[str, Any], taught: bool) -> Callable[[], None]:
+    """Return the passes alone; the objective's models end at their hidden states.
+
+    `taught` False leaves the teacher's out.
+    """
     import torch
 
     from nemo_bielik.megatron.batches import Batch
@@ -141,10 +198,11 @@ def bare_step(objective: Any, model: Any, batch: dict[str, Any]) -> Callable[[],
     slopes = torch.zeros(rows, weight.size(1))
 
     def step() -> None:
-        student, teacher = model(**inputs)
+        student, teacher = model(**inputs) if taught else (model.student(**inputs), None)
         with torch.no_grad():
             flat = student.reshape(rows, -1)
-            torch.mm(teacher.reshape(rows, -1), theirs.t(), out=target)
+            if teacher is not None:
+                torch.mm(teacher.reshape(rows, -1), theirs.t(), out=target)
             torch.mm(flat, weight.t(), out=logits)
             torch.mm(logits, weight, out=slopes)
             weight.grad.addmm_(logits.t(), flat)
@@ -161,8 +219,10 @@ def work(settings: dict[str, Any]) -> None:
     with distributed_session(), contextlib.redirect_stdout(sys.stderr):
         objective, model = build(settings)
         batch = make_batch(settings["sequences"])
-        make = bare_step if settings["worker"] == "bare" else whole_step
-        step = make(objective, model, batch)
+        if settings["worker"] in ("bare", "student"):
+            step: Any = bare_step(model, batch, settings["worker"] == "bare")
+        else:
+            step = whole_step(objective, model, batch)
         answer({})
         for _ in sys.stdin:
             for parameter in model.parameters():
@@ -219,6 +279,7 @@ def summary(turns: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
         for name in CONTENDERS
     }
     bare, ours, stock = (found[name] for name in ("bare", "ours", "stock"))
+    student, cached = (found[name]["seconds"] for name in ("student", "cached"))
     if abs(stock["loss"] / ours["loss"] - 1) > 1e-3:
         raise SystemExit(f"stock finds a loss of {stock['loss']}, ours of {ours['loss']}")
     per_sequence = [
@@ -231,6 +292,8 @@ def summary(turns: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
         "bound_ratio": round(ours["seconds"] / bare["seconds"], 4),
         "stock_ratio": round(ours["seconds"] / stock["seconds"], 4),
         "memory_ratio": round(ours["peak_bytes"] / stock["peak_bytes"], 4),
+        "cached_ratio": round(cached / ours["seconds"], 4),
+        "cached_bound_ratio": round(cached / student, 4),
         "capped_ratio": round(per_sequence[-1] / stock["seconds"], 4) if per_sequence else None,
     }
 
@@ -246,7 +309,7 @@ def main() -> int:
         work(json.loads(options.settings))
         return 0
     cases = [measure(layers, options.rounds) for layers in LADDER]
-    ratios = {name: cases[-1][name] for name in (*TARGETS, "memory_ratio")}
+    ratios = {name: cases[-1][name] for name in SHOWN}
     if options.json:
         threads = os.environ.get("OMP_NUM_THREADS")
         shape = {**SIZES, "sequence_length": SEQUENCE_LENGTH, "threads": threads}
@@ -263,8 +326,7 @@ def print_table(cases: list[dict[str, Any]]) -> None:
         for name in CONTENDERS:
             row, layers = case[name], "/".join(map(str, case["layers"]))
             print(f"{layers:>8} {name:<10}{row['seconds']:>9.3f}{row['peak_bytes'] / 2**20:>10.0f}")
-        ratios = (*TARGETS, "memory_ratio")
-        print(" " * 9 + ", ".join(f"{name} {case[name]}" for name in ratios))
+        print(" " * 9 + ", ".join(f"{name} {case[name]}" for name in SHOWN))
 
 
 if __name__ == "__main__":
