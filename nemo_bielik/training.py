@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.indexed import has_loss
@@ -292,21 +292,22 @@ class TrainConfig(TrainSettings):
 
     def __post_init__(self) -> None:
         self.train_data = as_paths(self.train_data)
-        self._check_blend()
+        check_blend(self.train_data, self.train_weights)
         super().__post_init__()
         if self.eval_interval and self.validation_data is None:
             raise ConfigError("eval_interval needs validation_data; give both or neither")
 
-    def _check_blend(self) -> None:
-        parts, weights = self.train_data, self.train_weights
-        _require(len(parts) >= 1, "train_data", [], "at least one directory of tokens")
-        if weights and len(weights) != len(parts):
-            raise ConfigError(
-                f"train_weights has {len(weights)} values for {len(parts)} directories of "
-                "train_data; give one for each, or none"
-            )
-        if any(not 0 < weight < math.inf for weight in weights):
-            raise ConfigError(f"train_weights is {weights}; each must be finite and above 0")
+
+def check_blend(train_data: list[Path], train_weights: list[float]) -> None:
+    """Raise `ConfigError` unless there is text, and a weight for each part of it or none at all."""
+    _require(len(train_data) >= 1, "train_data", [], "at least one directory of tokens")
+    if train_weights and len(train_weights) != len(train_data):
+        raise ConfigError(
+            f"train_weights has {len(train_weights)} values for {len(train_data)} directories of "
+            "train_data; give one for each, or none"
+        )
+    if any(not 0 < weight < math.inf for weight in train_weights):
+        raise ConfigError(f"train_weights is {train_weights}; each must be finite and above 0")
 
 
 def check_layout(
@@ -355,8 +356,27 @@ def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manif
     config.logging.check()
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.longest_sequence, checkpoint)
-    found = {"model": checkpoint.fingerprint()}
-    data = data_directories(config)
+    found = {"model": checkpoint.fingerprint(), **data_fingerprints(config)}
+    manifest = describe(stage, config, {**found, **inputs}, config.seed)
+    settings = {name: value for name, value in manifest.config.items() if name != "logging"}
+    return replace(manifest, config=settings)
+
+
+class TextSettings(Protocol):
+    """What says which text is read, whoever reads it."""
+
+    train_data: list[Path]
+    validation_data: Path | None
+    packing: Packing
+
+
+def data_fingerprints(config: TextSettings) -> dict[str, str]:
+    """Return the identity of every directory of tokens, by the setting that names it.
+
+    Raises `DataError` for what holds no tokens, or tokens of another tokenizer than the first, and
+    `ConfigError` for conversations that would be cut.
+    """
+    found, data = {}, data_directories(config)
     for name, directory in data.items():
         found[name] = tokens_fingerprint(directory)
         if config.packing == "cut" and has_loss(directory):
@@ -364,15 +384,13 @@ def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manif
                 f"packing=cut would cut the conversations of {directory}; leave packing as it is"
             )
     _check_same_tokens(data)
-    manifest = describe(stage, config, {**found, **inputs}, config.seed)
-    settings = {name: value for name, value in manifest.config.items() if name != "logging"}
-    return replace(manifest, config=settings)
+    return found
 
 
-def data_directories(config: TrainConfig) -> dict[str, Path]:
+def data_directories(config: TextSettings) -> dict[str, Path]:
     """Return every directory of tokens that a run reads, by the setting that names it."""
     settings: list[tuple[str, list[Path]]] = [("train_data", config.train_data)]
-    for number, phase in enumerate(config.phases):
+    for number, phase in enumerate(getattr(config, "phases", [])):
         settings.append((f"phases[{number}].train_data", phase.train_data or []))
     if config.validation_data is not None:
         settings.append(("validation_data", [config.validation_data]))

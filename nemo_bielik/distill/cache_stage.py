@@ -13,14 +13,17 @@ from nemo_bielik.distill.cache_plan import Plan
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.files import existing_parent, file_sha256
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.phases import as_paths
 from nemo_bielik.stages import describe as describe_stage
 from nemo_bielik.stages import is_done
 from nemo_bielik.training import (
+    Packing,
     ParallelConfig,
     Precision,
+    check_blend,
     check_choices,
     check_layout,
-    tokens_fingerprint,
+    data_fingerprints,
 )
 
 #: Who computes what, which changes nothing but the last digits; a killed run may change it.
@@ -37,9 +40,13 @@ class CacheTeacherConfig:
     """
 
     teacher: Path = field(metadata={"help": "model directory of the original"})
-    train_data: Path = field(metadata={"help": "tokens that the distillation trains on"})
+    train_data: list[Path] = field(metadata={"help": "tokens that the distillation trains on"})
     output: Path = field(metadata={"help": "cache directory to make"})
+    train_weights: list[float] = field(
+        default_factory=list, metadata={"help": "its shares of several train_data"}
+    )
     validation_data: Path | None = field(default=None, metadata={"help": "its held-out tokens"})
+    packing: Packing = field(default="auto", metadata={"help": "its packing"})
     iters: int = field(default=1000, metadata={"help": "its optimizer steps"})
     global_batch_size: int = field(default=32, metadata={"help": "its sequences a step"})
     eval_iters: int = field(default=8, metadata={"help": "its global batches a validation"})
@@ -62,6 +69,8 @@ class CacheTeacherConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        self.train_data = as_paths(self.train_data)
+        check_blend(self.train_data, self.train_weights)
         for name in (
             *("iters", "global_batch_size", "eval_iters", "sequence_length", "seed"),
             *("k", "micro_batch_size", "shard_rows"),
@@ -105,12 +114,7 @@ def prepare(config: CacheTeacherConfig, teacher: Checkpoint) -> Manifest:
     """
     check_layout(config.parallel, config.sequence_length, teacher)
     config.record_layout(teacher.arch.vocab_size)
-    inputs = {
-        "teacher": teacher.fingerprint(),
-        "train_data": tokens_fingerprint(config.train_data),
-    }
-    if config.validation_data is not None:
-        inputs["validation_data"] = tokens_fingerprint(config.validation_data)
+    inputs = {"teacher": teacher.fingerprint(), **data_fingerprints(config)}
     manifest = describe_stage(STAGE, config, inputs, config.seed)
     content = {name: value for name, value in manifest.config.items() if name not in HOW}
     return dataclasses.replace(manifest, config=content)

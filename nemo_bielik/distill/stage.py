@@ -74,6 +74,10 @@ class DistillConfig(TrainConfig):
         if (self.teacher is None) == (self.cache is None):
             given = "neither" if self.teacher is None else "both"
             raise ConfigError(f"of teacher and cache, {given} is given; give exactly one")
+        if self.cache is not None and self.phases:
+            raise ConfigError(
+                "a cache holds the text of one phase; leave phases empty or give teacher instead"
+            )
         loss = self.loss
         if self.engine == "stock" and self.teacher_precision not in ("student", self.precision):
             raise ConfigError(

@@ -210,15 +210,20 @@ class PackedText(DatasetProvider):
 
     def build_datasets(self, context: DatasetBuildContext) -> tuple[Any, Any, None]:
         """Build what Bridge asks for; index files go to `cache`."""
-        train = After(self._training(), self.first_sample, self.samples)
-        if self.validation is None or not context.valid_samples:
+        train = After(self.training(), self.first_sample, self.samples)
+        held_out = self.held_out() if context.valid_samples else None
+        if held_out is None:
             return train, None, None
-        held_out = self._build(self.validation, self.eval_samples)
         # validations of earlier phases count too: at most one a step, `eval_samples` a batch
         length = context.valid_samples + self.first_sample * self.eval_samples
         return train, _Repeated(held_out, self.eval_samples, length), None
 
-    def _training(self) -> Dataset[Any]:
+    def held_out(self) -> Dataset[Any] | None:
+        """Return at least `eval_samples` rows, the same ones for every validation."""
+        return None if self.validation is None else self._build(self.validation, self.eval_samples)
+
+    def training(self) -> Dataset[Any]:
+        """Return at least `samples` rows, in the order in which they are read."""
         if len(self.train) == 1:
             return self._build(self.train[0], self.samples)
         weights = self.weights or [float(token_stats(tokens)[1]) for tokens in self.train]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,23 +14,13 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from nemo_bielik.distill.cache_format import Fragments, TeacherCache
+from nemo_bielik.distill.cache_stage import CacheTeacherConfig
 from nemo_bielik.distill.top_k import TopK
 from nemo_bielik.errors import DataError
-from nemo_bielik.megatron.batches import Batch, packed_dataset
+from nemo_bielik.megatron.batches import Batch, PackedText
 from nemo_bielik.progress import progress
-from nemo_bielik.training import TrainConfig, work_directory
-
-
-class TextSettings(Protocol):
-    """What decides which rows a run reads; training and `bielik cache-teacher` share the names."""
-
-    train_data: Path
-    validation_data: Path | None
-    iters: int
-    global_batch_size: int
-    eval_iters: int
-    sequence_length: int
-    seed: int
+from nemo_bielik.stages import work_directory
+from nemo_bielik.training import TrainConfig
 
 
 class CachedTeacher:
@@ -64,6 +54,10 @@ class CachedTeacher:
             what = f"{sum(counts):,} of {len(rows):,} sequences of this run"
             raise DataError(self.cache.lacks(what))
 
+    def flops_per_token(self, config: TrainConfig) -> float:
+        """Return 0: nothing is computed."""
+        return 0.0
+
     def read(self, model: MegatronModule, output: Any, batch: Batch) -> tuple[Tensor, TopK | None]:
         """Return the student's output as it is and, on the last stage, what the cache holds."""
         if not unwrap_model(model).post_process:
@@ -90,23 +84,28 @@ class CachedTeacher:
 
 
 def text_rows(
-    config: TextSettings, vocab_size: int, with_validation: bool, index: Path
+    config: TrainConfig | CacheTeacherConfig, vocab_size: int, with_validation: bool, index: Path
 ) -> ConcatDataset[Any]:
     """Return all sequences that a training run reads, and those of a validation after them.
 
-    Every rank calls it. Megatron's index files go to `index`, which every rank must see.
+    Every rank calls it. Index files go to `index`, which every rank must see.
     """
-
-    def rows(tokens: Path, batches: int) -> Dataset[Any]:
-        samples = batches * config.global_batch_size
-        length, seed = config.sequence_length, config.seed
-        found = packed_dataset(tokens, samples, length, seed, vocab_size, index)
-        return Subset(found, range(samples))  # Megatron rounds up to epochs
-
-    parts = [rows(config.train_data, config.iters)]
-    if with_validation and config.validation_data is not None:
-        parts.append(rows(config.validation_data, config.eval_iters))
-    return ConcatDataset(parts)
+    trained, judged = (n * config.global_batch_size for n in (config.iters, config.eval_iters))
+    text = PackedText(
+        train=config.train_data,
+        validation=config.validation_data if with_validation else None,
+        cache=index,
+        seq_length=config.sequence_length,
+        seed=config.seed,
+        samples=trained,
+        eval_samples=judged,
+        vocab_size=vocab_size,
+        weights=config.train_weights,
+        packing=config.packing,
+    )
+    parts = [(text.training(), trained), (text.held_out(), judged)]
+    # as many as are read: Megatron rounds up to epochs
+    return ConcatDataset([Subset(rows, range(n)) for rows, n in parts if rows is not None])
 
 
 def row_fragments(rows: Dataset[Any], numbers: range) -> Iterator[Fragments]:

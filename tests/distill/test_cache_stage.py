@@ -60,7 +60,7 @@ def run(tmp_path, make_model, tokenizer_directory, monkeypatch):
     tokens = tmp_path / "tokens"
     tokens.mkdir()
     (tokens / "tokens.idx").touch()
-    Manifest(stage="tokenize", config={}).save(tokens)
+    Manifest(stage="tokenize", config={}, results={"end_of_document": 2}).save(tokens)
     model = make_model(vocab_size=40)
     copy_tokenizer(tokenizer_directory, model)
     return settings(
@@ -79,8 +79,9 @@ def changed(config, **changes):
 
 def test_the_dry_run_knows_the_size(run, capsys):
     """640 training and 256 held-out rows of 16 tokens, each 4 · (2 + 4) + 2 · 4 bytes."""
-    words = [f"{name}={getattr(run, name)}" for name in ("teacher", "train_data", "output")]
-    words += [f"validation_data={run.train_data}", "sequence_length=16", "iters=20", "k=4"]
+    words = [f"{name}={getattr(run, name)}" for name in ("teacher", "output")]
+    words += [f"train_data={run.train_data[0]}"]
+    words += [f"validation_data={run.train_data[0]}", "sequence_length=16", "iters=20", "k=4"]
     words += ["dtype=float32", "--temperatures", "1", "2", "--dry-run"]
     assert main(["cache-teacher", *words]) == 0
     said = capsys.readouterr().out
