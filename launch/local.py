@@ -48,12 +48,12 @@ def die_with_parent() -> None:
         die_with(int(parent))
 
 
-def die_with(parent: int) -> None:
-    """End this process when the process `parent`, which started it, is gone (Linux)."""
+def die_with(parent: int, number: int = signal.SIGTERM) -> None:
+    """End this process, by a signal, when the process `parent` that started it is gone (Linux)."""
     if not sys.platform.startswith("linux"):
         return
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it died before the line above
         sys.exit(1)
 

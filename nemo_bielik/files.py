@@ -5,12 +5,16 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nemo_bielik.errors import StorageError
+
+#: What the system says where nothing more can be written: full, over a quota, over a limit.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -63,6 +67,26 @@ def sync(path: Path) -> None:
         os.close(number)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """Give a file, or all of a directory, a second name that costs no space; copy where links fail.
+
+    What is already in `target` stays.
+    """
+    if source.is_file():
+        _link(source, target)
+    else:
+        shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one that knows no links
+        shutil.copy2(source, target)
+
+
 def write_json(output: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_file(output) as scratch:
@@ -103,12 +127,35 @@ def explain_disk_errors(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        if error.errno not in (*_FULL, errno.EROFS, errno.EACCES):
             raise
         raise StorageError(
             f"{output}: cannot be written ({os.strerror(error.errno).lower()}); "
             "free some space or choose another output directory"
         ) from error
+
+
+def disk_trouble(error: BaseException) -> str:
+    """Return what a failed write says of a full disk, a quota or a limit; "" if it is about none.
+
+    torch's own writer keeps the error's number to itself.
+    """
+    while error.__cause__ or error.__context__:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            break
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return os.strerror(error.errno).lower()
+    by_torch = isinstance(error, RuntimeError) and re.search(
+        "PytorchStreamWriter|unexpected pos|file write failed|Os { code: (28|122|27)", str(error)
+    )
+    return os.strerror(errno.ENOSPC).lower() if by_torch else ""
+
+
+def file_system(path: Path) -> tuple[Path, int]:
+    """Return where the file system of `path` is mounted, and how many bytes are free on it."""
+    mount = next(part for part in [path.resolve(), *path.resolve().parents] if part.is_mount())
+    return mount, shutil.disk_usage(mount).free
 
 
 def file_sha256(path: Path) -> str:

@@ -8,13 +8,14 @@ import importlib.util
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.indexed import has_loss
 from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.layouts import without_speed
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.phases import Phase, as_paths, shapes, tokens_after
 from nemo_bielik.stages import describe, is_done
@@ -178,6 +179,9 @@ class TrainSettings:
     eval_interval: int = field(default=0, metadata={"help": "steps between validations; 0: none"})
     eval_iters: int = field(default=8, metadata={"help": "global batches a validation"})
     save_interval: int = field(default=0, metadata={"help": "steps between checkpoints; 0: none"})
+    async_save: bool = field(
+        default=True, metadata={"help": "train on while a checkpoint is written"}
+    )
     keep: Literal["last", "best"] = field(
         default="last", metadata={"help": "which weights to export; best: lowest validation loss"}
     )
@@ -351,15 +355,13 @@ def check_layout(
 def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manifest:
     """Check what a run starts from and return its manifest; cheap beside loading the engine.
 
-    The manifest leaves `config.logging` out: a run may resume with other eyes on it.
+    The manifest leaves out what a run may change when it resumes (`layouts.py`).
     """
     config.logging.check()
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.longest_sequence, checkpoint)
     found = {"model": checkpoint.fingerprint(), **data_fingerprints(config)}
-    manifest = describe(stage, config, {**found, **inputs}, config.seed)
-    settings = {name: value for name, value in manifest.config.items() if name != "logging"}
-    return replace(manifest, config=settings)
+    return without_speed(describe(stage, config, {**found, **inputs}, config.seed))
 
 
 class TextSettings(Protocol):

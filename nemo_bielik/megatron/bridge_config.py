@@ -70,12 +70,9 @@ def _optimizer(config: TrainConfig) -> OptimizerConfig:
         bf16=config.precision == "bf16",
         fp16=False,
         params_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
-        use_distributed_optimizer=_shards_optimizer(config),
+        # with one data-parallel rank too: its checkpoints alone can be loaded in any layout
+        use_distributed_optimizer=True,
     )
-
-
-def _shards_optimizer(config: TrainConfig) -> bool:
-    return config.parallel.data > 1
 
 
 def _schedule(config: TrainConfig) -> SchedulerConfig:
@@ -94,7 +91,7 @@ def _schedule(config: TrainConfig) -> SchedulerConfig:
 def _gradients(config: TrainConfig) -> DistributedDataParallelConfig:
     return DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
-        use_distributed_optimizer=_shards_optimizer(config),
+        use_distributed_optimizer=True,
         overlap_grad_reduce=False,
         overlap_param_gather=False,
         check_for_nan_in_grad=False,  # it would end one rank; `StepGuard` asks all of them
@@ -127,9 +124,10 @@ def _checkpoints(config: TrainConfig, work: Path) -> CheckpointConfig:
         save=directory,
         load=directory,
         save_interval=config.save_interval or None,
-        most_recent_k=2,
+        most_recent_k=-1,  # `saves.py` removes the old ones, once the new one is sealed
         ckpt_format="torch_dist",
-        fully_parallel_save=not on_cpu(),
-        async_save=False,
+        fully_parallel_save=True,
+        async_save=bool(directory),  # always through the queue of `saves.py`, which may wait
+        dist_ckpt_optim_fully_reshardable=True,
         save_tokenizer_assets=False,
     )

@@ -16,6 +16,7 @@ from megatron.bridge.training.callbacks import Callback, CallbackContext
 
 from nemo_bielik.distill.token_classes import from_log
 from nemo_bielik.errors import DataError
+from nemo_bielik.files import atomic_file, write_json
 from nemo_bielik.megatron.cpu import on_cpu
 from nemo_bielik.megatron.model import export_model
 from nemo_bielik.megatron.teacher import student_of
@@ -59,7 +60,8 @@ class Metrics(Callback):
         )
         if self.writes:
             kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            with atomic_file(self.path) as scratch:
+                scratch.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self.started -= kept[-1]["seconds"] if kept else 0.0
             self.trackers = open_trackers(self.config, self.path.parent, kept)
 
@@ -162,7 +164,7 @@ class BestWeights(Export):
             self.export(context)
             if dist.get_rank() == 0:
                 step = context.state.train_state.step
-                record.write_text(json.dumps({"validation_loss": loss.item(), "step": step}))
+                write_json(record, {"validation_loss": loss.item(), "step": step})
             dist.barrier()
 
     def on_train_end(self, context: CallbackContext) -> None:

@@ -1,24 +1,20 @@
 """Checkpoints that are proven whole before training goes on from them.
 
 Megatron's checkpoint of a step is a directory of files, and nothing in it says whether they are all
-there and as they were written. Here the last act of a save is a seal: size and SHA-256 of every
-file, written atomically once the files have reached the disk. A run starts from the newest
+there and as they were written. Here the last act of a save (`saves.py`) is a seal: size and SHA-256
+of every file, written atomically once the files have reached the disk. A run starts from the newest
 checkpoint that answers to its seal.
 """
 
-import contextlib
 import functools
-import importlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from megatron.bridge.training.utils.checkpoint_utils import (
-    get_checkpoint_name,
     get_checkpoint_tracker_filename,
     get_checkpoint_train_state_filename,
     read_run_config,
@@ -29,48 +25,50 @@ from nemo_bielik.files import atomic_file, file_sha256, sync, write_json
 from nemo_bielik.megatron.model import on_rank_zero
 
 SEAL = "complete.json"
-#: Megatron-Bridge's functions of these modules save; both took `save_checkpoint` by name.
-_SAVING_MODULES = ("megatron.bridge.training.train", "megatron.bridge.training.pretrain")
 
 
-@contextlib.contextmanager
-def sealed_checkpoints() -> Iterator[None]:
-    """Seal every checkpoint that Megatron-Bridge saves within the block; save no step twice."""
-    modules: list[Any] = [importlib.import_module(name) for name in _SAVING_MODULES]
-    originals = [module.save_checkpoint for module in modules]
-    for module, save in zip(modules, originals, strict=True):
-        module.save_checkpoint = _sealing(save)
-    try:
-        yield
-    finally:
-        for module, save in zip(modules, originals, strict=True):
-            module.save_checkpoint = save
+def fingerprint(path: Path) -> list[Any]:
+    """Return [bytes, SHA-256] of a file; its content is on the disk afterwards."""
+    sync(path)
+    return [path.stat().st_size, file_sha256(path)]
 
 
-def _sealing(save: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(save)
-    def run(state: Any, *args: Any, **kwargs: Any) -> None:
-        directory = Path(get_checkpoint_name(state.cfg.checkpoint.save, state.train_state.step))
-        if on_rank_zero((directory / SEAL).is_file):  # Bridge saves the last step a second time
-            return
-        save(state, *args, **kwargs)
-        seal(directory)
+def write_seal(directory: Path, found: dict[str, list[Any]]) -> None:
+    """Record what a checkpoint consists of, as the proof that it is whole; rank 0 calls.
 
-    return run
-
-
-def seal(directory: Path) -> None:
-    """Record what a checkpoint consists of, as the proof that it is whole; every rank calls."""
-    names = on_rank_zero(lambda: _files(directory))
-    found = _fingerprints(directory, names)
-    on_rank_zero(lambda: _write_seal(directory, found))
-
-
-def _write_seal(directory: Path, found: dict[str, list[Any]]) -> None:
+    Args:
+        found: fingerprints of the files whose writers took them; the others' are taken here.
+    """
+    names = _files(directory)
+    marks = {
+        name: found[name] if name in found else fingerprint(directory / name) for name in names
+    }
     for path in [*(path for path in directory.rglob("*") if path.is_dir()), directory]:
         sync(path)
-    write_json(directory / SEAL, found)
+    write_json(directory / SEAL, marks)
     sync(directory)
+
+
+def whole(directory: Path) -> list[int]:
+    """Return the steps whose checkpoints in `directory` bear a seal, in order."""
+    return sorted(step for step, path in _begun(directory) if (path / SEAL).is_file())
+
+
+def seal_fingerprint(checkpoint: Path) -> str:
+    """Return the identity of a whole checkpoint: the hash of its seal."""
+    return file_sha256(checkpoint / SEAL)
+
+
+def keep_newest(directory: Path, count: int) -> None:
+    """Remove all sealed checkpoints of `directory` but the newest; rank 0 calls.
+
+    The seal goes first, so that half a checkpoint is never taken for a damaged one.
+    """
+    kept = whole(directory)[-count:]
+    for step, path in _begun(directory):
+        if step < min(kept):
+            (path / SEAL).unlink(missing_ok=True)
+            shutil.rmtree(path)
 
 
 def last_complete(directory: Path) -> int:
@@ -124,21 +122,16 @@ def _read_seal(directory: Path) -> tuple[dict[str, list[Any]], str]:
 
 
 def _fingerprints(directory: Path, names: list[str]) -> dict[str, list[Any]]:
-    """Return [bytes, SHA-256] of every file, [] of one that cannot be read; each rank takes some.
-
-    Their content is on the disk afterwards.
-    """
+    """Return the fingerprint of every file, [] of one that cannot be read; each rank takes some."""
     share: dict[str, list[Any]] = {}
     for name in names[dist.get_rank() :: dist.get_world_size()]:
-        path = directory / name
         try:
-            sync(path)
-            share[name] = [path.stat().st_size, file_sha256(path)]
+            share[name] = fingerprint(directory / name)
         except OSError:
             share[name] = []
     shares: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(shares, share)
-    return {name: fingerprint for share in shares for name, fingerprint in share.items()}
+    return {name: mark for share in shares for name, mark in share.items()}
 
 
 def _files(directory: Path) -> list[str]:
@@ -147,8 +140,11 @@ def _files(directory: Path) -> list[str]:
 
 def _newest(directory: Path) -> tuple[int, Path | None]:
     """Return the last checkpoint that Megatron-Bridge began to write, (0, None) without any."""
-    found = [(int(path.name.removeprefix("iter_")), path) for path in directory.glob("iter_*")]
-    return max(found, default=(0, None))
+    return max(_begun(directory), default=(0, None))
+
+
+def _begun(directory: Path) -> list[tuple[int, Path]]:
+    return [(int(path.name.removeprefix("iter_")), path) for path in directory.glob("iter_*")]
 
 
 def _put_aside(path: Path) -> None:

@@ -16,11 +16,13 @@ from megatron.bridge.training.callbacks import Callback
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.bridge.training.pretrain import pretrain
 
+from nemo_bielik.files import explain_disk_errors, link_tree
+from nemo_bielik.layouts import note_layout, read_layouts
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import require_packable
 from nemo_bielik.megatron.bridge_config import bridge_config
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
-from nemo_bielik.megatron.checkpoints import last_complete, sealed_checkpoints
+from nemo_bielik.megatron.checkpoints import last_complete
 from nemo_bielik.megatron.lora import adapt
 from nemo_bielik.megatron.model import (
     distributed_session,
@@ -32,6 +34,7 @@ from nemo_bielik.megatron.model import (
 )
 from nemo_bielik.megatron.objectives import Objective
 from nemo_bielik.megatron.packing import packing_summaries
+from nemo_bielik.megatron.saves import sealed_checkpoints
 from nemo_bielik.megatron.sparse import keep_zeros
 from nemo_bielik.megatron.stability import RollBack, StepGuard, steps_to_skip
 from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_sharded_adam
@@ -43,15 +46,17 @@ from nemo_bielik.training import TrainConfig
 def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) -> None:
     """Train `config.model` by `objective` and publish `config.output` with `manifest`.
 
-    Every rank calls it. Raises `StorageError` if another recipe's work lies in the way.
+    Every rank calls it. Raises `StorageError` if another recipe's work lies in the way, or where
+    the disk is full.
     """
     with distributed_session():
         if on_rank_zero(lambda: is_done(config.output, manifest)):
             return
         work = on_rank_zero(lambda: open_work(config.output, manifest))
-        while not _trained(config, objective, work):
-            destroy_global_state()
-        on_rank_zero(lambda: _publish(config, work, manifest))
+        with explain_disk_errors(config.output):
+            while not _trained(config, objective, work):
+                destroy_global_state()
+            on_rank_zero(lambda: _publish(config, work, manifest))
 
 
 def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
@@ -59,7 +64,9 @@ def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
 
     Where a harmful step rolls it back it is not.
     """
-    stretch = stretch_at(config, last_complete(work / "checkpoints"))
+    step = last_complete(work / "checkpoints")
+    stretch = stretch_at(config, step)
+    on_rank_zero(lambda: note_layout(work, config, step))
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         with quiet(work / f"engine.rank{dist.get_rank()}.log"):
@@ -100,20 +107,20 @@ def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path)
     if config.lora.rank:
         adapt(container, config.lora, config.seed)
     container.train.iterations_to_skip = steps_to_skip(guard.incidents)
-    with sealed_checkpoints(), contextlib.closing(metrics):
+    with sealed_checkpoints(config.async_save), contextlib.closing(metrics):
         pretrain(container, guard.watch(objective), callbacks=callbacks)
 
 
 def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
-    results = read_summary(work / "metrics.jsonl")
+    """Let the output appear; until it has, the work stays as it is, for the next start."""
+    results = read_summary(work / "metrics.jsonl") | {"layouts": read_layouts(work)}
     packed = packing_summaries(work / "index")
     results |= {"packing": packed} if packed else {}
     started = time.monotonic() - results["seconds"]
     with stage_output(config.output, manifest, results, started=started) as scratch:
-        for path in (work / config.keep).iterdir():
-            path.rename(scratch / path.name)
+        link_tree(work / config.keep, scratch)
         (scratch / "training").mkdir()
         for name in ("metrics.jsonl", "incidents.jsonl", "tensorboard", "wandb"):
             if (work / name).exists():
-                (work / name).rename(scratch / "training" / name)
+                link_tree(work / name, scratch / "training" / name)
     shutil.rmtree(work)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.bridge.training.callbacks import Callback, CallbackContext
+from megatron.bridge.training.checkpointing import maybe_finalize_async_save
 from megatron.bridge.training.state import GlobalState
 from megatron.core import parallel_state
 from megatron.core.transformer.module import MegatronModule
@@ -148,6 +149,8 @@ class StepGuard(Callback):
             "grad_norm": grad_norm,
             "samples": [first, first + self.config.global_batch_size],
         }
+        # the checkpoint to go back to may still be on its way to the disk
+        maybe_finalize_async_save(state, state.cfg.checkpoint, blocking=True)
         self._act(incident, state.cfg.checkpoint.save_interval)
         return True
 

@@ -155,9 +155,9 @@ class SecondLayout:
 def install_checkpoint_queue() -> None:
     """Keep what checkpoint writers report within this process.
 
-    Megatron-Core 0.16 starts a manager process for it at the first save, for asynchronous saving,
-    which is not used here. It costs seconds and half a gigabyte, and outlives a run that is killed.
-    Remove when synchronous saving starts no process.
+    Megatron-Core 0.16 starts a manager process for it at the first save. It costs seconds and half
+    a gigabyte, and outlives a run that is killed; the writers of `saves.py` report by other means.
+    Remove when saving starts no process that lasts.
     """
     writer: Any = importlib.import_module(
         "megatron.core.dist_checkpointing.strategies.filesystem_async"
@@ -167,11 +167,12 @@ def install_checkpoint_queue() -> None:
 
 
 def install_sharded_adam() -> None:
-    """Let a data-parallel run resume where Adam is torch's own.
+    """Let the distributed optimizer resume where Adam is torch's own.
 
     Without Transformer Engine and Apex, Megatron-Core 0.16's distributed optimizer asks torch's
-    Adam for its step count before there is any when it loads a checkpoint, and fails; and it gives
-    all parameters one and the same count, which every step then raises once a parameter. Remove
+    Adam for its step count before there is any when it loads a checkpoint, and fails; it looks for
+    one count a parameter in the format that any layout can load, and fails; and it gives all
+    parameters one and the same count, which every step then raises once a parameter. Remove
     when `DistributedOptimizer` loads what it saves with ``HAVE_APEX_OR_TE`` False.
     """
     module: Any = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
@@ -179,6 +180,7 @@ def install_sharded_adam() -> None:
     if module.HAVE_APEX_OR_TE or getattr(optimizer, "_bielik_sharded_adam", False):
         return
     sharded_state_dict, load_state_dict = optimizer.sharded_state_dict, optimizer.load_state_dict
+    set_states = optimizer._set_main_param_and_optimizer_states
 
     @functools.wraps(sharded_state_dict)
     def sharded(self: Any, model: Any, is_loading: bool = False, *args: Any, **kw: Any) -> Any:
@@ -193,7 +195,14 @@ def install_sharded_adam() -> None:
         for state in self.optimizer.state.values():
             state["step"] = state["step"].new_tensor(step)
 
+    @functools.wraps(set_states)
+    def set_all(self: Any, model_param: Any, tensors: dict[str, Any]) -> None:
+        group, order = self.model_param_group_index_map[model_param]
+        held = self.optimizer.state[self.optimizer.param_groups[group]["params"][order]]
+        set_states(self, model_param, {"step": held["step"]} | tensors)
+
     optimizer.sharded_state_dict, optimizer.load_state_dict = sharded, load
+    optimizer._set_main_param_and_optimizer_states = set_all
     optimizer._bielik_sharded_adam = True
 
 

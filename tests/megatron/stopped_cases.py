@@ -3,12 +3,15 @@
 import contextlib
 import hashlib
 import io
+import resource
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.training import TrainConfig, prepare, train
 
 
@@ -16,25 +19,68 @@ class EndedAbruptly(Exception):
     """What ends the training."""
 
 
+class Watched:
+    """A stage's own objective, with something done about its forward passes."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        from nemo_bielik.megatron.objectives import Distillation, NextToken
+        from nemo_bielik.megatron.teacher import LiveTeacher
+
+        distils = isinstance(config, DistillConfig)
+        self.objective: Any = (
+            Distillation(LiveTeacher(config.teacher), config.loss) if distils else NextToken()
+        )
+        self.config = config
+
+    def prepare(self, provider: Any, config: TrainConfig) -> Any:
+        return self.objective.prepare(provider, config)
+
+    def __call__(self, state: Any, data_iterator: Any, model: Any) -> Any:
+        return self.objective(state, data_iterator, model)
+
+    def run(self) -> None:
+        """Train as the stage does."""
+        from nemo_bielik.megatron.engine import run_training
+
+        if isinstance(self.config, DistillConfig):
+            inputs = {"teacher": Checkpoint.open(self.config.teacher).fingerprint()}
+            manifest = prepare("distill", self.config, inputs)
+        else:
+            manifest = prepare("train", self.config, {})
+        run_training(self.config, self, manifest)
+
+
+class BrokenOff(Watched):
+    """Ends abruptly after so many forward passes."""
+
+    passes = 0
+
+    def __call__(self, state: Any, data_iterator: Any, model: Any) -> Any:
+        self.passes -= 1
+        if self.passes < 0:
+            raise EndedAbruptly
+        return self.objective(state, data_iterator, model)
+
+
 def train_until(config: TrainConfig, micro_batches: int) -> None:
-    """Train `config` as the stage does, but break off after so many forward passes."""
-    from nemo_bielik.megatron.engine import run_training
-    from nemo_bielik.megatron.objectives import NextToken
-
-    class BrokenOff(NextToken):
-        passes = 0
-
-        def __call__(self, state: Any, data_iterator: Any, model: Any) -> Any:
-            self.passes += 1
-            if self.passes > micro_batches:
-                raise EndedAbruptly
-            return super().__call__(state, data_iterator, model)
-
+    """Train `config` as its stage does, but break off after so many forward passes."""
+    training = BrokenOff(config)
+    training.passes = micro_batches
     try:
-        run_training(config, BrokenOff(), prepare("train", config, {}))
+        training.run()
     except EndedAbruptly:
         return
     raise AssertionError("it ran to its end")
+
+
+def train_limited(config: TrainConfig, file_bytes: int) -> None:
+    """Train `config` where no file may be larger than so many bytes."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, usual[1]))
+    try:
+        Watched(config).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 def train_heard(config: TrainConfig) -> str:
@@ -53,24 +99,21 @@ def train_harmed(
     Harm is done to the gradients ("nan", "explosion") or to the reported loss alone ("spike"); on
     one rank only, if `rank` is given. Returns a digest of the weights that every step began with.
     """
-    from nemo_bielik.megatron.engine import run_training
-    from nemo_bielik.megatron.objectives import NextToken
-
     digests = {}
 
-    class Harmed(NextToken):
+    class Harmed(Watched):
         def __call__(self, state: Any, data_iterator: Any, model: Any) -> Any:
             step = state.train_state.step + 1
             if step == until:
                 raise EndedAbruptly
             digests[step] = digest(model)
-            output, loss = super().__call__(state, data_iterator, model)
-            if step not in harm or rank not in (None, dist.get_rank()):
+            output, loss = self.objective(state, data_iterator, model)
+            if not model.training or step not in harm or rank not in (None, dist.get_rank()):
                 return output, loss
             return output, lambda found: harmed(harm[step], *loss(found))
 
     with contextlib.suppress(EndedAbruptly):
-        run_training(config, Harmed(), prepare("train", config, {}))
+        Harmed(config).run()
     return digests
 
 

@@ -25,6 +25,7 @@ def settings(student, tokens):
         "global_batch_size": 8,
         "micro_batch_size": 8,
         "save_interval": 2,
+        "async_save": False,  # a run that breaks off leaves all that it saved
         "optim": OptimConfig(max_lr=1e-2, min_lr=1e-3, warmup_iters=1, clip_grad=0.0),
     }
 
