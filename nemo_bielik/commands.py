@@ -136,6 +136,12 @@ COMMANDS: tuple[Command, ...] = (
         "train a student on its teacher's distribution",
     ),
     Command(
+        "export-checkpoint",
+        "nemo_bielik.export:ExportConfig",
+        "nemo_bielik.export:export_checkpoint",
+        "a model directory from a checkpoint of a run that goes on",
+    ),
+    Command(
         "evaluate",
         "nemo_bielik.evaluate.stage:EvaluateConfig",
         "nemo_bielik.evaluate.stage:evaluate",

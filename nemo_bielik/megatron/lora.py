@@ -11,6 +11,7 @@ import math
 import numpy as np
 import torch
 from megatron.bridge.models.distillation_provider import DistillationProvider
+from megatron.bridge.models.gpt_provider import GPTModelProvider
 from megatron.bridge.peft.lora import LoRA
 from megatron.bridge.peft.lora_layers import LoRALinear
 from megatron.bridge.training.config import ConfigContainer
@@ -34,18 +35,29 @@ def adapt(container: ConfigContainer, settings: LoraConfig, seed: int) -> None:
             "lora.rank needs engine=bielik: the stock engine shares what is done to the student "
             "with its teacher; leave engine as it is or set lora.rank=0"
         )
+
+    def tell(model: list[MegatronModule]) -> list[MegatronModule]:
+        container.peft = lora
+        return model
+
+    lora = attach(container.model, settings, seed)
+    container.model.register_pre_wrap_hook(tell)
+
+
+def attach(provider: GPTModelProvider, settings: LoraConfig, seed: int) -> LoRA:
+    """Have the model that `provider` will build wrapped by adapters, which are returned."""
     install_peft_layers()
     lora = LoRA(dim=settings.rank, alpha=settings.alpha)
 
-    def attach(model: list[MegatronModule]) -> list[MegatronModule]:
+    def wrap(model: list[MegatronModule]) -> list[MegatronModule]:
         adapted: list[MegatronModule] = lora(model, training=True)
         lora.set_params_to_save(adapted)
         for chunk in adapted:
             _initialize(chunk, seed)
-        container.peft = lora
         return adapted
 
-    container.model.register_pre_wrap_hook(attach)
+    provider.register_pre_wrap_hook(wrap)
+    return lora
 
 
 @torch.no_grad()
