@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import DataError
 from nemo_bielik.stages import work_directory
 from nemo_bielik.training import (
@@ -37,7 +38,8 @@ def make(student, tokens, tmp_path_factory):
             "optim": OptimConfig(max_lr=1e-2, min_lr=1e-3, warmup_iters=0),
             "stability": StabilityConfig(**limits),
         }
-        return TrainConfig(**values | (changes or {}))
+        values |= changes or {}
+        return DistillConfig(**values) if "teacher" in values else TrainConfig(**values)
 
     return make
 
@@ -144,6 +146,37 @@ def test_a_run_killed_after_rolling_back_continues_bit_for_bit(call, make):
     call(HARMED, config, {})  # what is on record is skipped, harmful or not
     call(HARMED, expected, {3: "nan", 4: "nan"})
     assert weights(config) == weights(expected)
+
+
+@pytest.fixture(scope="module")
+def distilled(call, make, teacher, held_out):
+    """Return a function that distils with some steps harmed, and returns settings and digests."""
+
+    def run(harm: dict[int, str], policy: str, ranks: int = 1, **changes: Any) -> tuple[Any, Any]:
+        parallel = ParallelConfig(data=ranks)
+        values = {"iters": 6, "parallel": parallel, "eval_interval": 3, "eval_iters": 1}
+        values |= {"validation_data": held_out, "temperature": 2.0, "label_weight": 0.3}
+        config = make(values | {"teacher": teacher} | changes, policy=policy)
+        return config, call(HARMED, config, harm, parallel=parallel)[0]
+
+    return run
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_distillation_skips_and_rolls_back_the_same(distilled, ranks):
+    """The fourth step is harmful: it alone is skipped, or the third with it, after step 2's save.
+
+    The teacher has no part in it: the checkpoint and the optimizer know the student alone.
+    """
+    skipped, digests = distilled({4: "nan"}, "skip", ranks)
+    assert digests[5] == digests[4] != digests[3]
+    assert len(set(digests.values())) == 5
+    rolled, _ = distilled({4: "nan"}, "rollback", ranks)
+    both, _ = distilled({3: "nan", 4: "nan"}, "skip", ranks)
+    assert weights(rolled) == weights(both) != weights(skipped)
+    (incident,) = lines(rolled, "incidents")
+    assert (incident["step"], incident["back_to"]) == (4, 2)
+    assert [line["step"] for line in lines(rolled, "metrics") if "loss" in line] == [1, 2, 5, 6]
 
 
 def test_all_ranks_skip_what_is_harmful_on_one(call, make):
