@@ -15,6 +15,8 @@ from nemo_bielik.errors import StorageError
 
 #: What the system says where nothing more can be written: full, over a quota, over a limit.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: What torch's writer says then; it keeps the error's number to itself.
+_FULL_BY_TORCH = re.compile("PytorchStreamWriter|unexpected pos|file write failed")
 
 
 @contextlib.contextmanager
@@ -126,30 +128,29 @@ def explain_disk_errors(output: Path) -> Iterator[None]:
     """Turn a full, read-only or forbidden disk into one line about `output`."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (*_FULL, errno.EROFS, errno.EACCES):
+    except StorageError:
+        raise
+    except Exception as error:
+        trouble = disk_trouble(error)
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+            trouble = os.strerror(error.errno).lower()
+        if not trouble:
             raise
         raise StorageError(
-            f"{output}: cannot be written ({os.strerror(error.errno).lower()}); "
+            f"{output}: cannot be written ({trouble}); "
             "free some space or choose another output directory"
         ) from error
 
 
-def disk_trouble(error: BaseException) -> str:
-    """Return what a failed write says of a full disk, a quota or a limit; "" if it is about none.
-
-    torch's own writer keeps the error's number to itself.
-    """
-    while error.__cause__ or error.__context__:
+def disk_trouble(error: BaseException | None) -> str:
+    """Return what an error says of a full disk, a quota or a limit; "" if it is about none."""
+    while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
-            break
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return os.strerror(error.errno).lower()
-    by_torch = isinstance(error, RuntimeError) and re.search(
-        "PytorchStreamWriter|unexpected pos|file write failed|Os { code: (28|122|27)", str(error)
-    )
-    return os.strerror(errno.ENOSPC).lower() if by_torch else ""
+            return os.strerror(error.errno).lower()
+        if isinstance(error, RuntimeError) and _FULL_BY_TORCH.search(str(error)):
+            return os.strerror(errno.ENOSPC).lower()
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def file_system(path: Path) -> tuple[Path, int]:

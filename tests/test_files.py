@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -12,6 +13,8 @@ from nemo_bielik.files import (
     atomic_file,
     explain_disk_errors,
     file_sha256,
+    file_system,
+    link_tree,
     refuse_existing,
     require_space,
     value_sha256,
@@ -32,7 +35,7 @@ def full_disk(tmp_path):
     if not made:
         pytest.skip("a small tmpfs cannot be mounted here (needs root)")
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # torch leaves files open
 
 
 def test_a_directory_appears_whole(tmp_path):
@@ -118,6 +121,30 @@ def test_disk_errors_become_storage_errors(tmp_path, code):
         explain_disk_errors(tmp_path),
     ):
         raise OSError(code, os.strerror(code))
+
+
+def test_torch_on_a_full_disk_is_understood(full_disk):
+    """Its writer keeps the number of the system's error to itself."""
+    torch = pytest.importorskip("torch")
+    with pytest.raises(StorageError, match="no space left"), explain_disk_errors(full_disk):
+        torch.save(torch.zeros(100_000), full_disk / "big")
+
+
+def test_a_file_system_is_named_with_its_free_bytes(full_disk):
+    (full_disk / "deep").mkdir()
+    (full_disk / "half").write_bytes(bytes(32 << 10))
+    assert file_system(full_disk / "deep") == (full_disk, 32 << 10)
+
+
+def test_a_tree_gets_second_names(tmp_path):
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "a").write_text("a")
+    link_tree(source, tmp_path / "target")
+    link_tree(source / "deep" / "a", tmp_path / "b")
+    shutil.rmtree(source)
+    assert (tmp_path / "target" / "deep" / "a").read_text() == "a"
+    assert (tmp_path / "b").read_text() == "a"
 
 
 def test_other_errors_pass_through(tmp_path):
