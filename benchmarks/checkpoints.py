@@ -140,6 +140,7 @@ def watched(timeline: Timeline) -> Iterator[None]:
 def as_contender(contender: str) -> Iterator[None]:
     """Save by Megatron-Bridge alone, or without hashes."""
     from nemo_bielik.megatron import checkpoints, engine, saves
+    from nemo_bielik.megatron.bridge_config import bridge_config
 
     def by_bridge(*args: Any) -> Any:
         container = configure(*args)
@@ -147,7 +148,7 @@ def as_contender(contender: str) -> Iterator[None]:
         container.checkpoint.most_recent_k = 2
         return container
 
-    configure = engine.bridge_config
+    configure = bridge_config
     with contextlib.ExitStack() as stack:
         if contender == "bridge":
             nothing = mock.patch.object(engine, "sealed_checkpoints", contextlib.nullcontext)

@@ -59,7 +59,7 @@ def sealed_checkpoints(in_background: bool) -> Iterator[None]:
             module.save_checkpoint = save
 
 
-class _Saves(AsyncCallsQueue):  # type: ignore[misc]
+class _Saves(AsyncCallsQueue):
     """Bridge's queue of saves, one at a time, each written by a child of every rank."""
 
     def __init__(self, in_background: bool) -> None:
@@ -114,11 +114,12 @@ class _Saves(AsyncCallsQueue):  # type: ignore[misc]
         with os.fdopen(report, "rb") as stream:
             stream.seek(0)
             told = stream.read()
-        results: dict[int, Any] = {}
-        failure = ""
-        if request.async_fn:
-            ended = ({}, {}, "its writer ended early: killed, or out of memory")
-            results, self.fingerprints, failure = pickle.loads(told) if told else ended
+        outcome: tuple[dict[int, Any], dict[str, list[Any]], str] = ({}, {}, "")
+        if told:
+            outcome = pickle.loads(told)
+        elif request.async_fn:
+            outcome = ({}, {}, "its writer ended early: killed, or out of memory")
+        results, self.fingerprints, failure = outcome
         failures: list[str] = [""] * dist.get_world_size()
         dist.all_gather_object(failures, failure)
         if any(failures):

@@ -51,18 +51,20 @@ def undisturbed(lanes, settings, tmp_path_factory):
 @pytest.fixture(scope="module")
 def begun(call, settings, tmp_path_factory):
     """A run on two data-parallel ranks that ended abruptly in its fifth step."""
-    config = DistillConfig(
-        **settings, **BEGINNING, output=tmp_path_factory.mktemp("begun") / "output"
-    )
+    tmp_path = tmp_path_factory.mktemp("begun")
+    config = DistillConfig(**settings, **BEGINNING, output=tmp_path / "output")
     passes = BEGUN * 2  # two micro-batches a step on each rank
     call("stopped_cases:train_until", config, passes, parallel=config.parallel)
-    return config
+    return config.output, shutil.copytree(work_directory(config.output), tmp_path / "kept")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_run_goes_on_in_another_layout(lanes, settings, begun, undisturbed, tmp_path, layout):
-    config = DistillConfig(**settings, **LAYOUTS[layout], output=tmp_path / "output")
-    shutil.copytree(work_directory(begun.output), work_directory(config.output))
+def test_a_run_goes_on_in_another_layout(lanes, settings, begun, undisturbed, layout):
+    output, kept = begun
+    for path in (output, work_directory(output)):
+        shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(kept, work_directory(output))
+    config = DistillConfig(**settings, **LAYOUTS[layout], output=output)
     lanes.run(DISTILL, config)
     for name, tolerance in (("loss", 1e-5), ("grad_norm", 1e-4)):
         expected = values(undisturbed, name)
