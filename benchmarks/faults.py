@@ -52,7 +52,8 @@ ITERS, SAVE_INTERVAL = 24, 4
 DISK_BYTES = 48 << 20
 _GONE_WITHIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.001
-_MARKS = {"training": "metrics.jsonl", "exporting": "last.partial"}
+_MARKS = {"training": "metrics.jsonl", "exporting": "last.partial", "exported": "last"}
+_PHASES = ("exporting", "writing", "training")
 SIZES: dict[str, Any] = {
     "vocab_size": 512,
     "ffn_hidden_size": 128,
@@ -95,8 +96,8 @@ class Watched:
         new = {name for name, number in self._inodes().items() if self.before.get(name) != number}
         if "output" in new or "publishing" in new:
             return "publishing"
-        for phase in ("exporting", "writing", "training"):
-            if phase in new:
+        for phase, mark in (("exporting", "exported"), *((name, name) for name in _PHASES)):
+            if mark in new:
                 return phase
         return "starting"
 

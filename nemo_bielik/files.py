@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,22 @@ def explain_disk_errors(output: Path) -> Iterator[None]:
             f"{output}: cannot be written ({trouble}); "
             "free some space or choose another output directory"
         ) from error
+
+
+@contextlib.contextmanager
+def quiet_threads_on_full_disk() -> Iterator[None]:
+    """Let the main thread alone tell of a full disk: a library's writer thread would bury it."""
+    usual = threading.excepthook
+
+    def tell(arguments: threading.ExceptHookArgs) -> None:
+        if not disk_trouble(arguments.exc_value):
+            usual(arguments)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 def disk_trouble(error: BaseException | None) -> str:

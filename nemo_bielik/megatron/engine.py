@@ -16,7 +16,7 @@ from megatron.bridge.training.callbacks import Callback
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.bridge.training.pretrain import pretrain
 
-from nemo_bielik.files import explain_disk_errors, link_tree
+from nemo_bielik.files import explain_disk_errors, link_tree, quiet_threads_on_full_disk
 from nemo_bielik.layouts import note_layout, read_layouts
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import require_packable
@@ -37,7 +37,11 @@ from nemo_bielik.megatron.packing import packing_summaries
 from nemo_bielik.megatron.saves import sealed_checkpoints
 from nemo_bielik.megatron.sparse import keep_zeros
 from nemo_bielik.megatron.stability import RollBack, StepGuard, steps_to_skip
-from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_sharded_adam
+from nemo_bielik.megatron.upstream_fixes import (
+    install_checkpoint_queue,
+    install_exit_signal,
+    install_sharded_adam,
+)
 from nemo_bielik.phases import Stretch, stretch_at
 from nemo_bielik.stages import is_done, open_work, stage_output
 from nemo_bielik.training import TrainConfig
@@ -53,7 +57,7 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
         if on_rank_zero(lambda: is_done(config.output, manifest)):
             return
         work = on_rank_zero(lambda: open_work(config.output, manifest))
-        with explain_disk_errors(config.output):
+        with explain_disk_errors(config.output), quiet_threads_on_full_disk():
             while not _trained(config, objective, work):
                 destroy_global_state()
             on_rank_zero(lambda: _publish(config, work, manifest))
@@ -71,11 +75,11 @@ def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
     try:
         with quiet(work / f"engine.rank{dist.get_rank()}.log"):
             _train(config, stretch, objective, work)
-    except RollBack as step:
+    except RollBack as step_back:
         if dist.get_rank() == 0:
-            print(f"{step}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
+            print(f"{step_back}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
         return False
-    finally:  # Bridge answers the signal, but gives it back only after a run that ended well
+    finally:  # Bridge's handler answers to a run that is over now
         signal.signal(signal.SIGTERM, terminate)
     return stretch.last_step == config.iters
 
@@ -84,6 +88,7 @@ def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path)
     """Train one phase of `run`; the last one exports the model."""
     config = stretch.config
     install_checkpoint_queue()
+    install_exit_signal()
     install_sharded_adam()
     require_packable(config.micro_batch_size, config.parallel.pipeline)
     bridge = open_bridge(config.model)

@@ -166,6 +166,28 @@ def install_checkpoint_queue() -> None:
         writer._results_queue = queue.Queue()
 
 
+def install_exit_signal() -> None:
+    """Have SIGTERM answered: save a checkpoint after the step at hand and exit with status 0.
+
+    Megatron-Bridge 0.3.1 makes the handler that ``exit_signal_handler`` asks for and looks at it
+    after every step, but never installs it, so the signal kills. Remove when `GlobalState` enters
+    its handler.
+    """
+    state: Any = importlib.import_module("megatron.bridge.training.state").GlobalState
+    if getattr(state, "_bielik_exit_signal", False):
+        return
+    make_handler = state._set_signal_handler
+
+    @functools.wraps(make_handler)
+    def install_handler(self: Any) -> None:
+        make_handler(self)
+        if self._signal_handler and self.cfg.train.exit_signal_handler:
+            self._signal_handler.__enter__()
+
+    state._set_signal_handler = install_handler
+    state._bielik_exit_signal = True
+
+
 def install_sharded_adam() -> None:
     """Let the distributed optimizer resume where Adam is torch's own.
 

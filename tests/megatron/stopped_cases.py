@@ -106,7 +106,8 @@ def train_harmed(
             step = state.train_state.step + 1
             if step == until:
                 raise EndedAbruptly
-            digests[step] = digest(model)
+            if model.training:
+                digests[step] = digest(model)
             output, loss = self.objective(state, data_iterator, model)
             if not model.training or step not in harm or rank not in (None, dist.get_rank()):
                 return output, loss

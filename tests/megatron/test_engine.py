@@ -391,11 +391,14 @@ def test_a_stopped_run_continues_bit_for_bit(run, long_run, uninterrupted, tmp_p
         process.send_signal(number)
     for number, process in processes.items():
         said = process.communicate(timeout=60)[0]
+        assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 0}[number]
         assert not configs[number].output.exists(), said
         assert "Traceback" not in said
         assert list(psutil.wait_procs(children[number], 10)[1]) == []
     stopped_at = steps_so_far(configs[signal.SIGTERM].output)
     assert 25 <= stopped_at < LONG
+    saved = work_directory(configs[signal.SIGTERM].output) / f"checkpoints/iter_{stopped_at:07d}"
+    assert (saved / "complete.json").is_file()
     for config in configs.values():
         found = run(TRAIN, **long_run | {"output": config.output})
         assert found.values("loss") == uninterrupted.values("loss")
