@@ -100,7 +100,7 @@ def measure(contender: str, saves: int, folder: Path) -> Timeline:
     output = folder / contender.replace(", ", "-")
     config = TrainConfig(
         model=folder / "model",
-        train_data=folder / "tokens",
+        train_data=[folder / "tokens"],
         output=output,
         iters=INTERVAL * (saves + 2),
         sequence_length=SEQUENCE_LENGTH,

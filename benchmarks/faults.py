@@ -46,7 +46,8 @@ from nemo_bielik.initialize import write_random
 from nemo_bielik.launch.local import die_with
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.progress import progress
-from nemo_bielik.training import OptimConfig, work_directory
+from nemo_bielik.stages import work_directory
+from nemo_bielik.training import OptimConfig
 
 ITERS, SAVE_INTERVAL = 24, 4
 DISK_BYTES = 48 << 20
@@ -305,7 +306,7 @@ def settings(folder: Path, output: Path) -> DistillConfig:
     return DistillConfig(
         model=folder / "student",
         teacher=folder / "teacher",
-        train_data=folder / "tokens",
+        train_data=[folder / "tokens"],
         validation_data=folder / "tokens",
         output=output,
         iters=ITERS,

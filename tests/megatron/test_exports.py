@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.export import ExportConfig
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.stages import work_directory
 from nemo_bielik.training import (
     LoraConfig,
     OptimConfig,
     ParallelConfig,
     TrainConfig,
-    work_directory,
 )
 
 EXPORT = "nemo_bielik.export:export_checkpoint"
