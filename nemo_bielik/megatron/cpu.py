@@ -9,6 +9,7 @@ import collections
 import contextlib
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,6 +37,7 @@ def cpu_runtime() -> Iterator[None]:
             *_tensor_patches(),
             *_distributed_patches(),
             *_megatron_patches(),
+            *_nemo_patches(),
         ]:
             stack.enter_context(_patched(owner, name, replacement))
         yield
@@ -223,3 +225,9 @@ def _megatron_patches() -> Iterator[tuple[Any, str, Any]]:
     yield initialize, "_set_random_seed", seed_tracker_too
     # the wheel ships the helpers built, without the Makefile that compile_helpers() runs
     yield initialize, "compile_helpers", lambda: None
+
+
+def _nemo_patches() -> Iterator[tuple[Any, str, Any]]:
+    # NeMo 2.7.3 asks for CUDA to move loaded tensors to its device, with a CPU trainer too
+    if checkpoints := sys.modules.get("nemo.lightning.io.pl"):
+        yield checkpoints, "_fix_tensors_device", lambda checkpoint: checkpoint

@@ -1,0 +1,176 @@
+"""Functions that run in the process that knows NeMo 2; they return plain values."""
+
+import dataclasses
+import io
+import os
+import shutil
+import socket
+import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+warnings.filterwarnings("ignore")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import nemo_bielik.megatron  # noqa: E402, F401  (sets the environment of a machine without CUDA)
+
+with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    from megatron.core.tensor_parallel import ColumnParallelLinear
+    from megatron.core.transformer.identity_op import IdentityOp
+    from nemo.collections import llm
+    from nemo.collections.llm.gpt.model.base import local_layer_spec
+    from nemo.lightning import teardown
+
+    from nemo_bielik.megatron.cpu import cpu_runtime
+    from nemo_bielik.nemo2 import config as configs
+    from nemo_bielik.nemo2 import factories
+    from nemo_bielik.nemo2.model import BielikModel, HFBielikExporter, HFBielikImporter
+
+
+class NormThenLinear(ColumnParallelLinear):
+    """Stands in for Transformer Engine's fused layer: its parameter names, plain arithmetic."""
+
+    def __init__(self, input_size: int, output_size: int, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(input_size, output_size, config=config, **kwargs)
+        self.eps = config.layernorm_epsilon
+        self.layer_norm_weight = torch.nn.Parameter(torch.full((input_size,), 7.0))
+
+    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.eps)
+        return super().forward(hidden * scale * self.layer_norm_weight, *args, **kwargs)
+
+
+def fused_layer_spec(config: Any) -> Any:
+    """Layers laid out as with Transformer Engine: no norm modules, norms inside the linears."""
+    spec = local_layer_spec(config)
+    layer = spec.submodules
+    layer.input_layernorm = layer.pre_mlp_layernorm = IdentityOp
+    layer.self_attention.submodules.linear_qkv = NormThenLinear
+    layer.mlp.submodules.linear_fc1 = NormThenLinear
+    layer.sharded_state_dict_keys_map = {}
+    return spec
+
+
+class FusedImporter(HFBielikImporter):
+    """Imports into layers with fused norms."""
+
+    @property
+    def config(self) -> configs.BielikConfig:
+        return dataclasses.replace(super().config, transformer_layer_spec=fused_layer_spec)
+
+
+class QueryKeyNormImporter(HFBielikImporter):
+    """Imports into a model with norms that no Bielik has."""
+
+    @property
+    def config(self) -> configs.BielikConfig:
+        return dataclasses.replace(super().config, qk_layernorm=True)
+
+
+def there_and_back(source: Path, nemo: Path, back: Path, tokens: np.ndarray) -> dict[str, Any]:
+    """Import by NeMo's own function, run the model, export by NeMo's own function."""
+    with redirect_stdout(io.StringIO()):
+        llm.import_ckpt(BielikModel(), f"hf://{source}", nemo)
+        found = loaded(nemo, tokens)
+        llm.export_ckpt(nemo, "hf", back)
+    return found
+
+
+def fused_there_and_back(
+    source: Path, nemo: Path, back: Path, plain: Path, tokens: np.ndarray
+) -> dict[str, Any]:
+    """As `there_and_back` with fused norms; also loads what plain layers saved (`plain`)."""
+    with redirect_stdout(io.StringIO()):
+        FusedImporter(source)(nemo)
+        found = loaded(nemo, tokens)
+        HFBielikExporter(nemo)(back)
+        mixed = nemo.with_name("mixed")
+        shutil.copytree(nemo / "context", mixed / "context")
+        shutil.copytree(plain / "weights", mixed / "weights")
+        found["of plain checkpoint"] = loaded(mixed, tokens)["logits"]
+    return found
+
+
+def loaded(nemo: Path, tokens: np.ndarray) -> dict[str, Any]:
+    """Return what a NeMo 2 checkpoint holds, read as NeMo reads it."""
+    model, trainer = HFBielikExporter(nemo).nemo_load(nemo)
+    ids = torch.from_numpy(tokens)
+    positions = torch.arange(ids.size(1)).repeat(len(ids), 1)
+    try:
+        with cpu_runtime(), torch.no_grad():
+            logits = model.module.eval()(ids, positions, None)
+    finally:
+        with cpu_runtime():
+            teardown(trainer, model)
+    return {
+        "logits": logits.numpy(),
+        "names": [name for name, _ in model.module.named_parameters()],
+        "vocabulary": model.tokenizer and model.tokenizer.tokenizer.get_vocab(),
+        "arch": model.config.arch,
+    }
+
+
+def refusal(source: Path, nemo: Path, importer: str) -> str:
+    """Return what an import into an unfit model says."""
+    try:
+        globals()[importer](source)(nemo)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def arch_of(name: str) -> Any:
+    """Return the sizes that a configuration class stands for, and what NeMo makes of them."""
+    config = getattr(configs, name)()
+    return config.arch, config.window_size, config.make_vocab_size_divisible_by
+
+
+def parameters_on_meta(name: str) -> int:
+    """Build a full-size model without memory and count its parameters, embeddings both."""
+    config = getattr(configs, name)(init_model_with_meta_device=True)
+    importer, model = HFBielikImporter("/nowhere"), BielikModel(config)
+    from nemo_bielik.nemo2.model import _trainer
+
+    with cpu_runtime():
+        trainer = importer.nemo_setup(model, _trainer())
+        count = sum(parameter.numel() for parameter in model.module.parameters())
+        teardown(trainer, model)
+    return count
+
+
+def nemo_command(metadata: Path, *arguments: str) -> tuple[int, str]:
+    """Run ``nemo ARGUMENTS`` with the package metadata in a folder; return status and output."""
+    from nemo_run.cli.api import create_cli
+
+    if str(metadata) not in sys.path:
+        sys.path.insert(0, str(metadata))
+    output, before, connect = io.StringIO(), sys.argv, socket.socket.connect
+    sys.argv, socket.socket.connect = ["nemo", *arguments], _refuse  # type: ignore[method-assign]
+    try:
+        with redirect_stdout(output), redirect_stderr(output):
+            create_cli()()
+    except SystemExit as stop:
+        return int(stop.code or 0), output.getvalue()
+    finally:
+        sys.argv, socket.socket.connect = before, connect  # type: ignore[method-assign]
+    return 0, output.getvalue()
+
+
+def _refuse(*_: Any) -> None:
+    raise AssertionError("a recipe asked the network")
+
+
+def recipes() -> dict[str, dict[str, str]]:
+    """Build every recipe and return it as text."""
+    return {
+        "prune": {name: str(factories.prune(make())) for name, make in factories.PRUNE.items()},
+        "distill": {
+            name: str(factories.distill(make(), name)) for name, make in factories.DISTILL.items()
+        },
+    }
