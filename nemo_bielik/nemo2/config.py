@@ -43,11 +43,11 @@ class BielikConfig(MistralConfig7B):
     def arch(self) -> ModelArch:
         """The sizes as they are now, so after NeMo has pruned the model too."""
         sizes = {ours: getattr(self, name) for name, ours in SIZES.items()}
-        longest = self.hf_config.get("max_position_embeddings", self.seq_length)
+        longest = self.hf_config.get("max_position_embeddings") or self.seq_length
         return ModelArch(
             name=type(self).__name__,
             model_type=self.hf_config.get("model_type", "mistral"),
-            max_position_embeddings=longest,
+            max_position_embeddings=int(longest),
             **{**sizes, "rope_theta": float(self.rotary_base)},
         )
 

@@ -5,6 +5,7 @@ are none. (Its own recipes, left alone, would train on random tokens.)
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import lightning.pytorch as pl
 import nemo_run as run
@@ -20,6 +21,11 @@ from nemo_bielik.nemo2.settings import Nemo2Prune
 from nemo_bielik.recipes import nemo2 as recipes
 from nemo_bielik.training import TrainSettings
 
+
+def _experiment(name: str) -> Nemo2Prune:
+    return recipes.prune_experiments()[name]
+
+
 GPUS_PER_NODE = 8
 #: As `bielik tokenize --output data/tokens` leaves them: what stands before .bin and .idx.
 TOKENS = "data/tokens/tokens"
@@ -27,7 +33,7 @@ CHECKPOINTS = "checkpoints"
 PRUNE: dict[str, Callable[[], Nemo2Prune]] = {
     "bielik_minitron_7b": recipes.prune_minitron_7b,
     **{
-        f"bielik_{name.replace('-', '_')}": lambda name=name: recipes.prune_experiments()[name]
+        f"bielik_{name.replace('-', '_')}": partial(_experiment, name)
         for name in recipes.prune_experiments()
     },
 }

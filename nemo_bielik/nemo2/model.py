@@ -94,7 +94,7 @@ class HFBielikImporter(io.ModelConnector):
     def tokenizer(self) -> AutoTokenizer | None:
         """The directory's tokenizer, if it has one."""
         source = Path(str(self))
-        if not tokenizer_files(source):
+        if not any(path.name.startswith("tokenizer") for path in tokenizer_files(source)):
             return None
         # NeMo copies the directory that a tokenizer came from into every checkpoint
         files = Path(tempfile.mkdtemp(prefix="nemo-bielik-")) / "tokenizer"

@@ -20,8 +20,11 @@ import torch  # noqa: E402
 
 import nemo_bielik.megatron  # noqa: E402, F401  (sets the environment of a machine without CUDA)
 
-with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+# NeMo's loggers write for good to what stands here, and one module wants a real file
+NOWHERE = Path(os.devnull).open("w")  # noqa: SIM115
+with redirect_stdout(NOWHERE), redirect_stderr(NOWHERE):
     from megatron.core.tensor_parallel import ColumnParallelLinear
+    from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
     from megatron.core.transformer.identity_op import IdentityOp
     from nemo.collections import llm
     from nemo.collections.llm.gpt.model.base import local_layer_spec
@@ -73,6 +76,10 @@ class QueryKeyNormImporter(HFBielikImporter):
         return dataclasses.replace(super().config, qk_layernorm=True)
 
 
+def ready() -> None:
+    """Nothing to do: all is imported."""
+
+
 def there_and_back(source: Path, nemo: Path, back: Path, tokens: np.ndarray) -> dict[str, Any]:
     """Import by NeMo's own function, run the model, export by NeMo's own function."""
     with redirect_stdout(io.StringIO()):
@@ -104,6 +111,10 @@ def loaded(nemo: Path, tokens: np.ndarray) -> dict[str, Any]:
     positions = torch.arange(ids.size(1)).repeat(len(ids), 1)
     try:
         with cpu_runtime(), torch.no_grad():
+            # attention asks for a generator for its dropout, of probability 0
+            model_parallel_cuda_manual_seed(
+                1, force_reset_rng=True, tp_rank=0, ep_rank=0, etp_rank=0
+            )
             logits = model.module.eval()(ids, positions, None)
     finally:
         with cpu_runtime():
@@ -129,19 +140,6 @@ def arch_of(name: str) -> Any:
     """Return the sizes that a configuration class stands for, and what NeMo makes of them."""
     config = getattr(configs, name)()
     return config.arch, config.window_size, config.make_vocab_size_divisible_by
-
-
-def parameters_on_meta(name: str) -> int:
-    """Build a full-size model without memory and count its parameters, embeddings both."""
-    config = getattr(configs, name)(init_model_with_meta_device=True)
-    importer, model = HFBielikImporter("/nowhere"), BielikModel(config)
-    from nemo_bielik.nemo2.model import _trainer
-
-    with cpu_runtime():
-        trainer = importer.nemo_setup(model, _trainer())
-        count = sum(parameter.numel() for parameter in model.module.parameters())
-        teardown(trainer, model)
-    return count
 
 
 def nemo_command(metadata: Path, *arguments: str) -> tuple[int, str]:

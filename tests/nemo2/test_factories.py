@@ -50,12 +50,13 @@ def test_overrides_reach_the_recipe(nemo):
         "--factory",
         "bielik_minitron_7b",
         "trainer.strategy.tensor_model_parallel_size=4",
-        "data.paths=/corpus/tokens",
+        "teacher_model_path=/elsewhere/teacher",
         "--dryrun",
     )
     assert status == 0, output
     assert "tensor_model_parallel_size=4" in output
-    assert "/corpus/tokens" in output
+    assert "/elsewhere/teacher" in output
+    assert "data/tokens/tokens" in output  # as it was
 
 
 def test_a_name_that_is_none_is_refused(nemo):

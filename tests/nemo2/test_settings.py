@@ -12,7 +12,7 @@ def test_a_cut_names_what_differs():
 
 def test_what_nemos_pruning_would_ignore_is_refused():
     """EXP_007's hidden size is 14.25 × 256."""
-    with pytest.raises(ConfigError, match="hidden_size is 3648, .* no multiple of 256; .*bielik"):
+    with pytest.raises(ConfigError, match=r"hidden_size is 3648, .* no multiple of 256; .*bielik"):
         Nemo2Prune(target="exp-007")
     for name in EXPERIMENTS.keys() - {"exp-007"}:
         Nemo2Prune(target=name)
