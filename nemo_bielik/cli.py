@@ -5,6 +5,7 @@ command's options are follows from its configuration class (`nemo_bielik.options
 """
 
 import os
+import signal
 import sys
 import time
 import warnings
@@ -16,19 +17,24 @@ from nemo_bielik.commands import COMMANDS, Command, find_command, load
 from nemo_bielik.config_text import format_config
 from nemo_bielik.errors import BielikError
 from nemo_bielik.launch.local import die_with_parent, run_distributed
+from nemo_bielik.launch.words import take_launch_words
 from nemo_bielik.options import parse_config
 
 STATUS_OK = 0
 STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130
+STATUS_STOPPED = 128 + signal.SIGTERM
 _OTHER_RANKS_WAIT_SECONDS = 2.0
 
 
 _COMMON_FLAGS = """\
 Every command also takes:
-  --dry-run   print the resolved settings and what would happen, and do nothing
-  --debug     show the traceback of an error
-  --help      list the command's settings"""
+  --dry-run         print the resolved settings and what would happen, and do nothing
+  --factory NAME    start from a recipe; options and name=value change it
+  --executor SITE   run on a site of the site file ('bielik launch init' writes one);
+                    --site FILE, --job-name NAME and executor.time=… go with it
+  --debug           show the traceback of an error
+  --help            list the command's settings"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +67,8 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"bielik {__version__}")
         return STATUS_OK
-    status = run_command(find_command(words[0], words[1:]), words[1:])
+    command = find_command(words[0], words[1:])
+    status = run_command(command, words[1 + command.subcommands :])
     sys.stdout.flush()  # a closed pipe shows here, where it is handled
     return status
 
@@ -77,20 +84,48 @@ def usage() -> str:
 
 
 def run_command(command: Command, argv: Sequence[str]) -> int:
-    """Build the configuration of `command` from `argv` and run it, on several ranks if asked."""
+    """Build the configuration of `command` from `argv` and run it: here, or where it says."""
     words = list(argv)
+    if command.takes_words:
+        return int(load(command.function)(words))
     dry_run = _take_flag(words, "--dry-run")
-    config = parse_config(load(command.config), words, f"bielik {command.name}")
+    launch = take_launch_words(words, f"bielik {command.name}")
+    recipe = _recipe(command, launch.factory) if launch.factory else None
+    config = parse_config(load(command.config), words, f"bielik {command.name}", recipe)
     if dry_run:
         print(f"# bielik {command.name}: dry run, nothing is done\n{format_config(config)}")
         if command.describe:
             print("", *load(command.describe)(config), sep="\n")
-        return STATUS_OK
+    if launch.executor:
+        from nemo_bielik.launch.submit import submit_words
+
+        return submit_words(command.name, config, launch, dry_run)
+    return STATUS_OK if dry_run else run_stage(command, config, argv)
+
+
+def run_stage(command: Command, config: Any, argv: Sequence[str]) -> int:
+    """Run the function of `command` on `config`; on several ranks, start ``bielik *argv`` on each.
+
+    A stage that SIGTERM stopped is not done, whatever the engine's exit status: a scheduler must
+    queue it again and keep what waits for it from starting.
+    """
     processes = _processes(config)
     if processes > 1 and "WORLD_SIZE" not in os.environ:
-        return run_distributed([command.name, *words], processes)
-    result = load(command.function)(config)
+        return run_distributed([*command.name.split(), *argv], processes)
+    try:
+        result = load(command.function)(config)
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise
+        _say("stopped by a signal; the same command continues")
+        return STATUS_STOPPED
     return result if isinstance(result, int) and not isinstance(result, bool) else STATUS_OK
+
+
+def _recipe(command: Command, name: str) -> Any:
+    from nemo_bielik.recipes.catalog import find_recipe
+
+    return find_recipe(command.name, name)()
 
 
 def _processes(config: Any) -> int:

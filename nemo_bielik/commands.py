@@ -12,7 +12,8 @@ from nemo_bielik.errors import ConfigError, nearest
 class Command:
     """One row of the table; the three names are ``module:object``, resolved when it is chosen.
 
-    `describe` names a function from the configuration to the lines that ``--dry-run`` adds.
+    `describe` names a function from the configuration to the lines that ``--dry-run`` adds. A
+    command without `config` reads its words itself.
     """
 
     name: str
@@ -20,6 +21,16 @@ class Command:
     function: str
     help: str
     describe: str | None = None
+
+    @property
+    def takes_words(self) -> bool:
+        """Whether its function takes the words of the command line, not a configuration."""
+        return not self.config
+
+    @property
+    def subcommands(self) -> int:
+        """Words after the first that only name the command: 1 for ``launch check``."""
+        return sum(not word.startswith("-") for word in self.name.split()[1:])
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -166,6 +177,42 @@ COMMANDS: tuple[Command, ...] = (
         "the report's recovery table, rebuilt from its tables of scores",
     ),
     Command(
+        "launch init",
+        "nemo_bielik.launch.check:InitConfig",
+        "nemo_bielik.launch.check:write_template",
+        "write a site file: where stages can run",
+    ),
+    Command(
+        "launch check",
+        "nemo_bielik.launch.check:CheckConfig",
+        "nemo_bielik.launch.check:check_sites",
+        "what the site file says, and what is missing",
+    ),
+    Command(
+        "launch status",
+        "nemo_bielik.launch.jobs:StatusConfig",
+        "nemo_bielik.launch.jobs:print_status",
+        "jobs that were launched, and how they are",
+    ),
+    Command(
+        "launch logs",
+        "nemo_bielik.launch.jobs:LogsConfig",
+        "nemo_bielik.launch.jobs:print_logs",
+        "what a job has printed",
+    ),
+    Command(
+        "launch cancel",
+        "nemo_bielik.launch.jobs:CancelConfig",
+        "nemo_bielik.launch.jobs:cancel",
+        "stop a job",
+    ),
+    Command(
+        "launch preflight",
+        "",
+        "nemo_bielik.preflight:preflight",
+        "STAGE …: whether an allocation is fit for it, and what it will cost",
+    ),
+    Command(
         "doctor",
         "nemo_bielik.doctor:DoctorConfig",
         "nemo_bielik.doctor:run_doctor",
@@ -181,13 +228,23 @@ def find_command(name: str, words: Sequence[str] = ()) -> Command:
     """
     known = {command.name: command for command in COMMANDS}
     for command in COMMANDS:
-        if command.name.split()[:1] == [name] and set(command.name.split()[1:]) & set(words):
+        first, *rest = command.name.split()
+        if first == name and rest and _is_chosen(rest[0], words):
             return command
     if name not in known:
+        actions = [row.split()[1] for row in known if row.startswith(f"{name} ")]
+        if actions:
+            given = words[0] if words else ""
+            hint = nearest(given, actions)
+            raise ConfigError(f"{name}: {given!r} is not one of {', '.join(actions)}{hint}")
         kind = "option" if name.startswith("-") else "command"
         hint = nearest(name, ["--help", "--version"] if kind == "option" else known)
         raise ConfigError(f"unknown {kind} {name!r}{hint}; 'bielik --help' lists the commands")
     return known[name]
+
+
+def _is_chosen(word: str, words: Sequence[str]) -> bool:
+    return word in words if word.startswith("-") else list(words[:1]) == [word]
 
 
 def load(target: str) -> Any:

@@ -67,11 +67,12 @@ def settings(config_class: type) -> list[Setting]:
     ]
 
 
-def parse_config(config_class: type, argv: Sequence[str], command: str) -> Any:
+def parse_config(config_class: type, argv: Sequence[str], command: str, base: Any = None) -> Any:
     """Build `config_class` from `argv`; `command` (``bielik prune``) heads help and messages.
 
-    Raises `ConfigError` for an unknown, missing or unreadable setting. ``--help`` prints the
-    settings and raises `SystemExit`.
+    `base` is a recipe's value: a `config_class`, or a part of one such as `TrainSettings`, whose
+    fields take the place of defaults. Raises `ConfigError` for an unknown, missing or unreadable
+    setting. ``--help`` prints the settings and raises `SystemExit`.
     """
     known = settings(config_class)
     options, overrides = split_overrides(argv, known)
@@ -86,10 +87,10 @@ def parse_config(config_class: type, argv: Sequence[str], command: str) -> Any:
     for override in overrides:
         _add_override(config_class, changes, override, command)
     for setting in known:
-        if setting.required and setting.name not in changes:
+        if setting.required and setting.name not in changes and not hasattr(base, setting.name):
             meaning = f" ({setting.help})" if setting.help else ""
             raise ConfigError(f"{command}: {setting.option} is required{meaning}")
-    return _build(config_class, changes)
+    return _build(config_class, changes, base)
 
 
 def apply_overrides(config: Any, overrides: Sequence[str], command: str) -> Any:
@@ -226,17 +227,19 @@ def _lookup(config_class: type, name: str, path: str, command: str) -> Setting:
     )
 
 
-def _build(config_class: type, changes: _Changes) -> Any:
-    """Construct `config_class`; a nested change starts from the field's default."""
+def _build(config_class: type, changes: _Changes, base: Any = None) -> Any:
+    """Construct `config_class`; a nested change starts from `base`'s value or the default."""
     values: dict[str, Any] = {}
     for setting in settings(config_class):
         value = changes.get(setting.name)
         if isinstance(value, _Changes):
             assert setting.nested is not None
-            base = setting.default
-            value = _build(setting.nested, value) if base is None else _rebuild(base, value)
+            before = getattr(base, setting.name, setting.default)
+            value = _build(setting.nested, value) if before is None else _rebuild(before, value)
         if setting.name in changes:
             values[setting.name] = value
+        elif hasattr(base, setting.name):
+            values[setting.name] = getattr(base, setting.name)
         elif setting.required:
             raise ConfigError(f"{config_class.__name__}: {setting.name} must be given too")
     return config_class(**values)

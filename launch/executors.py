@@ -1,0 +1,204 @@
+"""A site and a task → the NeMo-Run executor that runs it, and the script of its ranks.
+
+Importing this module imports NeMo-Run, which takes seconds; only launching does.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nemo_run as run
+
+import nemo_bielik
+from nemo_bielik.errors import ConfigError, nearest
+from nemo_bielik.launch.packaging import CodePackager
+from nemo_bielik.launch.site import LeptonSite, LocalSite, NemoRunSite, Site, SlurmSite
+from nemo_bielik.launch.tasks import Task, command_words, script
+
+#: Where NeMo-Run puts a job's code; without a container it writes the job's directory instead.
+_CODE = "/nemo_run/code"
+#: Ports of different jobs on one node differ.
+_SLURM_PORT = "$((20000+SLURM_JOB_ID%20000))"
+
+
+def build(site: Site, task: Task, title: str) -> tuple[Any, str]:
+    """Return the executor for `task` on `site`, and the script that it runs.
+
+    Raises `ConfigError` if the ranks do not fit the site's nodes.
+    """
+    builders: dict[type[Site], Callable[..., tuple[Any, str]]] = {
+        LocalSite: _local,
+        SlurmSite: _slurm,
+        LeptonSite: _lepton,
+        NemoRunSite: _nemo_run,
+    }
+    return builders[type(site)](site, task, title)
+
+
+def _local(site: LocalSite, task: Task, title: str) -> tuple[Any, str]:
+    python = site.python or sys.executable
+    # of the interpreter's environment comes torchrun, and from the checkout comes the package
+    search = f"{Path(python).parent}:{os.environ.get('PATH', os.defpath)}"
+    exports = {"PATH": shlex.quote(search)}
+    if site.code == "packaged":
+        exports["PYTHONPATH"] = shlex.quote(str(Path(nemo_bielik.__file__).parent.parent))
+    launcher = "torchrun" if site.ranks == "torchrun" and task.ranks > 1 else None
+    executor = run.LocalExecutor(
+        ntasks_per_node=task.ranks if launcher else 1,
+        launcher=_launcher(site, launcher),
+        env_vars={"PATH": search, **site.environment},
+    )
+    return executor, script(command_words(task), python, exports, [])
+
+
+def _slurm(site: SlurmSite, task: Task, title: str) -> tuple[Any, str]:
+    nodes, per_node = site.slots(task.ranks)
+    container = site.container
+    environment = {name: shlex.quote(value) for name, value in site.environment.items()}
+    environment |= {"MASTER_ADDR": "$head_node", "MASTER_PORT": _SLURM_PORT}
+    executor = run.SlurmExecutor(
+        account=site.account,
+        partition=site.partition or None,
+        qos=site.qos or None,
+        time=site.time,
+        nodes=nodes,
+        ntasks_per_node=per_node,
+        cpus_per_task=site.cpus_per_rank or None,
+        gpus_per_node=per_node if site.gpus_per_node else None,
+        gres=f"{site.gres.rpartition(':')[0]}:{per_node}" if site.gres else None,
+        # to the ranks, not to the batch script: they save, and the script queues the job again
+        signal=f"TERM@{site.stop_seconds}",
+        array=site.array or None,
+        additional_parameters=dict(site.sbatch) or None,
+        container_image=container.image if container else None,
+        container_mounts=list(container.mounts) if container else [],
+        container_env=[*environment] if container else None,
+        env_vars=environment,
+        # since Slurm 22.05 srun no longer takes it over from sbatch
+        srun_args=[f"--cpus-per-task={site.cpus_per_rank}"] if site.cpus_per_rank else None,
+        retries=site.requeues,
+        packager=_packager(site),
+        launcher=_launcher(site, None),
+        tunnel=_tunnel(site),
+        setup_lines="\n".join(site.setup) or None,
+        job_name_prefix=f"{title}.",
+        poll_estimated_start_time=False,
+    )
+    exports = {
+        "RANK": "$SLURM_PROCID",
+        "LOCAL_RANK": "$SLURM_LOCALID",
+        "WORLD_SIZE": "$SLURM_NTASKS",
+        "LOCAL_WORLD_SIZE": str(per_node),
+    }
+    if per_node > 1 and not site.gpus:
+        exports["OMP_NUM_THREADS"] = "${OMP_NUM_THREADS:-1}"
+    words = command_words(task)
+    if container is None and any("/nemo_run" in word for word in [*words, site.python]):
+        raise ConfigError("paths must not contain /nemo_run, which NeMo-Run replaces; rename them")
+    return executor, script(words, site.python, exports | _code_path(site), [])
+
+
+def _tunnel(site: SlurmSite) -> Any:
+    experiments = str(site.job_directory / "experiments")
+    if site.ssh is None:
+        return run.LocalTunnel(job_dir=experiments)
+    return run.SSHTunnel(
+        host=site.ssh.host,
+        user=site.ssh.user,
+        port=site.ssh.port,
+        identity=str(site.ssh.identity) if site.ssh.identity else None,
+        job_dir=experiments,
+    )
+
+
+def _lepton(site: LeptonSite, task: Task, title: str) -> tuple[Any, str]:
+    from nemo_bielik.launch.lepton import PinnedLeptonExecutor
+
+    nodes, per_node = site.slots(task.ranks)
+    several = task.ranks > 1
+    executor = PinnedLeptonExecutor(
+        container_image=site.image,
+        nemo_run_dir=site.job_directory,
+        nodes=nodes,
+        gpus_per_node=per_node if site.gpus_per_node else 0,
+        nprocs_per_node=per_node,
+        shared_memory_size=site.shared_memory_mib,
+        resource_shape=site.resource_shape,
+        node_group=site.node_group,
+        node_reservation=site.reservation,
+        secret_vars=dict(site.secrets),
+        mounts=[
+            {"path": m.path, "mount_path": m.mount_path, "from": m.source} for m in site.mounts
+        ],
+        image_pull_secrets=list(site.image_pull_secrets),
+        pre_launch_commands=list(site.setup),
+        env_vars=dict(site.environment),
+        retries=site.retries,
+        packager=_packager(site),
+        launcher=_launcher(site, "torchrun" if several else None),
+    )
+    return executor, script(command_words(task), site.python, _code_path(site), [])
+
+
+def _nemo_run(site: NemoRunSite, task: Task, title: str) -> tuple[Any, str]:
+    nodes, per_node = site.slots(task.ranks)
+    kind = executor_class(site)
+    sizes = {"nodes": nodes, "num_nodes": nodes}
+    known = run_fields(kind)
+    values = {name: value for name, value in sizes.items() if name in known and nodes > 1}
+    for name in ("ntasks_per_node", "nprocs_per_node", "gpus_per_node", "num_gpus"):
+        if name in known and name not in site.settings and per_node > 1:
+            values[name] = per_node
+    executor = kind(
+        **(values | site.settings),
+        env_vars=dict(site.environment),
+        packager=_packager(site),
+        launcher=_launcher(site, site.launcher if task.ranks > 1 else None),
+    )
+    return executor, script(command_words(task), site.python, _code_path(site), [])
+
+
+def executor_class(site: NemoRunSite) -> Any:
+    """Return NeMo-Run's class for `site`; an unknown one or field raises `ConfigError`."""
+    known = [name for name in dir(run) if name.endswith("Executor") and name != "Executor"]
+    if site.executor not in known:
+        raise ConfigError(
+            f"executor is {site.executor!r}{nearest(site.executor, known)}; "
+            f"NeMo-Run has {', '.join(known)}"
+        )
+    kind = getattr(run, site.executor)
+    fields = run_fields(kind)
+    for name in site.settings:
+        if name not in fields:
+            raise ConfigError(
+                f"settings: {site.executor} has no field {name!r}{nearest(name, fields)}; "
+                f"known are {', '.join(fields)}"
+            )
+    return kind
+
+
+def run_fields(kind: Any) -> list[str]:
+    """Return the names of the fields that an executor of NeMo-Run takes."""
+    return [name for name, field in kind.__dataclass_fields__.items() if field.init]
+
+
+def _launcher(site: Site, name: str | None) -> Any:
+    from nemo_run.core.execution.launcher import LAUNCHER_MAP, Launcher
+
+    if name is None and not site.profile:
+        return None
+    kind = LAUNCHER_MAP[name] if name else Launcher
+    return kind(nsys_profile=site.profile)
+
+
+def _packager(site: Site) -> Any:
+    return CodePackager() if site.code == "packaged" else run.Packager()
+
+
+def _code_path(site: Site) -> dict[str, str]:
+    if site.code == "installed":
+        return {}
+    return {"PYTHONPATH": f'"{_CODE}${{PYTHONPATH:+:$PYTHONPATH}}"'}

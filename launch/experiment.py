@@ -1,0 +1,58 @@
+"""NeMo-Run's experiment: quiet, found again by its name, and stopped by a job that failed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nemo_run as run
+from torchx.specs.api import AppState
+
+from nemo_bielik.errors import BielikError
+
+_FINISHED_WELL = AppState.SUCCEEDED
+
+
+class JobFailed(BielikError):
+    """A job that ended without success while the launcher waited for it."""
+
+
+class LaunchExperiment(run.Experiment):  # type: ignore[misc]
+    """An experiment that may hold our Lepton executor and that ends at the first failure.
+
+    Where a scheduler has no dependencies (all but Slurm) NeMo-Run waits for one job and starts the
+    next however that ended.
+    """
+
+    def __init__(self, title: str, **settings: Any) -> None:
+        quiet = {"clean_mode": True, "enable_goodbye_message": False, "skip_status_at_exit": True}
+        super().__init__(title, **(quiet | {"log_level": "WARN"} | settings))
+
+    def allow(self, kind: type) -> None:
+        """Let executors of class `kind`, a child of NeMo-Run's own, be used as those are."""
+        for name in ("_PARALLEL_SUPPORTED_EXECUTORS", "_DETACH_SUPPORTED_EXECUTORS"):
+            known = getattr(self, name)
+            if kind not in known and any(issubclass(kind, parent) for parent in known):
+                setattr(self, name, (*known, kind))
+
+    def _wait_for_jobs(self, jobs: list[Any]) -> None:
+        super()._wait_for_jobs(jobs)
+        for job in jobs:
+            if job.state != _FINISHED_WELL:
+                raise JobFailed(
+                    f"{job.id} ended as {job.state.name.lower()}; its output lies in "
+                    f"{job.executor.job_dir}, `bielik launch logs {self._id}` shows it"
+                )
+
+
+def use_home(directory: Path) -> None:
+    """Have NeMo-Run keep its experiments under `directory`, in this process and its children."""
+    from nemo_run.config import set_nemorun_home
+
+    os.environ["NEMORUN_HOME"] = str(directory)
+    set_nemorun_home(str(directory))
+
+
+def open_experiment(directory: Path) -> Any:
+    """Return the experiment kept in ``HOME/experiments/TITLE/ID``, for looking at its jobs."""
+    use_home(directory.parents[2])
+    return LaunchExperiment._from_config(str(directory))

@@ -1,0 +1,187 @@
+"""``bielik launch status | logs | cancel``: jobs found again in NeMo-Run's experiment directories.
+
+NeMo-Run asks Slurm by ``sacct`` alone, which a cluster without an accounting database refuses, and
+reads Lepton's logs only while a job runs; both are asked directly here.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo_bielik.errors import BielikError, ConfigError, nearest
+from nemo_bielik.launch.site import USER_FILE, load_sites, nemo_run_home
+
+_SITE_HELP = f"site file; default: ./bielik_site.toml or {USER_FILE}"
+
+
+@dataclass(kw_only=True)
+class StatusConfig:
+    """Jobs of an experiment, or the experiments there are."""
+
+    name: str = field(
+        default="",
+        metadata={
+            "help": "experiment, by title (its latest) or id; none: list",
+            "positional": True,
+        },
+    )
+    site: Path | None = field(default=None, metadata={"help": _SITE_HELP})
+
+
+@dataclass(kw_only=True)
+class LogsConfig:
+    """What a job of an experiment has printed, over all its starts."""
+
+    name: str = field(metadata={"help": "experiment, by title or id", "positional": True})
+    job: str = field(default="", metadata={"help": "job of it; none: all"})
+    site: Path | None = field(default=None, metadata={"help": _SITE_HELP})
+
+
+@dataclass(kw_only=True)
+class CancelConfig:
+    """Stop the jobs of an experiment; on Slurm and Lepton they get time to save."""
+
+    name: str = field(metadata={"help": "experiment, by title or id", "positional": True})
+    job: str = field(default="", metadata={"help": "job of it; none: all"})
+    site: Path | None = field(default=None, metadata={"help": _SITE_HELP})
+
+
+def print_status(config: StatusConfig) -> None:
+    """Print one line a job: name, state, the scheduler's id, where its files are."""
+    if not config.name:
+        for directory in sorted(_experiments(config.site), key=lambda place: place.name):
+            print(directory.name)
+        return
+    for job, backend in _jobs(config.name, "", config.site):
+        print(f"{job.id}  {backend.state()}  {backend.job_id}  {backend.place}")
+
+
+def print_logs(config: LogsConfig) -> None:
+    """Print what the jobs have printed, the earliest start first."""
+    for _, backend in _jobs(config.name, config.job, config.site):
+        print(backend.logs().rstrip("\n"))
+
+
+def cancel(config: CancelConfig) -> None:
+    """Stop the jobs and say which."""
+    for job, backend in _jobs(config.name, config.job, config.site):
+        backend.cancel()
+        print(f"{job.id}: asked to stop ({backend.job_id})")
+
+
+class _Backend:
+    """A job of the kinds that NeMo-Run itself can be asked about."""
+
+    def __init__(self, experiment: Any, job: Any) -> None:
+        self.experiment, self.job = experiment, job
+        self.job_id = job.handle.partition("://")[2].split("/")[1] if job.handle else ""
+        self.place = job.executor.job_dir
+
+    def state(self) -> str:
+        """How the job is, in the scheduler's word."""
+        return str(self.job.status(runner=self.experiment._runner)).rpartition(".")[2].upper()
+
+    def logs(self) -> str:
+        """Everything that the job has printed."""
+        found = sorted(Path(self.place).rglob("combined.log"), key=os.path.getmtime)
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in found)
+
+    def cancel(self) -> None:
+        """Stop the job."""
+        self.job.cancel(runner=self.experiment._runner)
+
+
+class _Slurm(_Backend):
+    def __init__(self, experiment: Any, job: Any) -> None:
+        super().__init__(experiment, job)
+        self.tunnel = job.executor.tunnel
+        self.place = os.path.join(self.tunnel.job_dir, Path(self.place).name)
+
+    def state(self) -> str:
+        number = shlex.quote(self.job_id)
+        queue = self._run(f"squeue --noheader --states=all --format=%T --jobs={number}")
+        found = queue or self._run(f"sacct --noheader -X --parsable2 --format=State -j {number}")
+        return " ".join(sorted(set(found.split("\n")))) if found else "UNKNOWN"
+
+    def logs(self) -> str:
+        # in the order of their writing: sbatch's own, then the ranks' of every start
+        listed = self._run(f"ls -1tr {shlex.quote(self.place)}/*_{self.job_id}*.out")
+        return "\n".join(self._run(f"cat {shlex.quote(path)}") for path in listed.splitlines())
+
+    def cancel(self) -> None:
+        self.tunnel.run(f"scancel {shlex.quote(self.job_id)}")
+
+    def _run(self, command: str) -> str:
+        return str(self.tunnel.run(command, warn=True).stdout).strip()
+
+
+class _Lepton(_Backend):
+    def __init__(self, experiment: Any, job: Any) -> None:
+        super().__init__(experiment, job)
+        # NeMo-Run's handle is EXPERIMENT___ROLE___JOB
+        self.job_id = self.job_id.split("___")[-1]
+        self.place = job.executor.lepton_job_dir
+
+    def state(self) -> str:
+        return str(self.job.executor.status(self.job_id).value).upper()
+
+    def logs(self) -> str:
+        from leptonai.api.v2.client import APIClient
+
+        client = APIClient()
+        replicas = sorted(
+            (replica.metadata.id_ for replica in client.job.get_replicas(self.job_id)),
+            key=lambda name: [int(part) for part in re.findall(r"\d+", name)],
+        )
+        if not replicas:
+            return ""
+        return "".join(client.job.get_log(self.job_id, replicas[0], timeout=30))
+
+    def cancel(self) -> None:
+        self.job.executor.cancel(self.job_id)
+
+
+def _jobs(name: str, job: str, site: Path | None) -> Iterator[tuple[Any, _Backend]]:
+    """Yield the jobs of an experiment with what can be asked about each."""
+    directory = _find(name, site)
+    from nemo_run import LeptonExecutor, SlurmExecutor
+
+    from nemo_bielik.launch.experiment import open_experiment
+
+    experiment = open_experiment(directory)
+    jobs = list(experiment.jobs)
+    known = [found.id for found in jobs]
+    if job and job not in known:
+        raise ConfigError(f"{name} has no job {job!r}{nearest(job, known)}; it has {known}")
+    for found in jobs:
+        if job in ("", found.id):
+            if not found.handle:
+                raise BielikError(f"{directory}: {found.id} was never submitted")
+            kinds = {SlurmExecutor: _Slurm, LeptonExecutor: _Lepton}
+            kind = next(
+                (made for kind, made in kinds.items() if isinstance(found.executor, kind)), _Backend
+            )
+            yield found, kind(experiment, found)
+
+
+def _find(name: str, site: Path | None) -> Path:
+    known = list(_experiments(site))
+    matches = [place for place in known if name in (place.name, place.parent.name)]
+    if not matches:
+        hint = nearest(name, {place.parent.name for place in known})
+        raise ConfigError(
+            f"no experiment is called {name!r}{hint}; `bielik launch status` lists them"
+        )
+    return max(matches, key=lambda place: place.name.rpartition("_")[2])
+
+
+def _experiments(site: Path | None) -> Iterator[Path]:
+    """Yield ``HOME/experiments/TITLE/ID`` of the user's home and of every site."""
+    homes = {nemo_run_home(found) for found in load_sites(site).values()}
+    homes.add(Path(os.environ.get("NEMORUN_HOME", "~/.nemo_run")).expanduser().absolute())
+    for home in sorted(homes):
+        yield from sorted(place.parent for place in home.glob("experiments/*/*/_TASKS"))

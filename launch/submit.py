@@ -1,0 +1,163 @@
+"""Stages as the jobs of one experiment: checked here, shown in a dry run, submitted to a site.
+
+From Python: ``submit([Task("score", …), Task("prune", …, after=("score",))], site, "exp-010")``.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.launch.site import (
+    LeptonSite,
+    LocalSite,
+    NemoRunSite,
+    Site,
+    SlurmSite,
+    find_site,
+    nemo_run_home,
+)
+from nemo_bielik.launch.tasks import Task, with_absolute_paths
+from nemo_bielik.launch.words import LaunchWords
+
+_TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was submitted: where NeMo-Run keeps it, and the scheduler's id of each job."""
+
+    id: str
+    directory: Path
+    jobs: dict[str, str]
+
+
+def submit_words(command: str, config: Any, words: LaunchWords, dry_run: bool) -> int:
+    """Submit one stage as the command line asks and say how to find it again; return a status."""
+    site = find_site(words.executor, words.site, words.site_changes)
+    tasks = [Task(command, config)]
+    title = words.job_name or _title(command, config)
+    if dry_run:
+        for name, text in preview(tasks, site, title).items():
+            print(f"\n# {name}\n{text.rstrip()}")
+        return 0
+    done = submit(tasks, site, title)
+    for name, job in done.jobs.items():
+        print(f"{name}: {job} ({done.directory})")
+    if not isinstance(site, LocalSite):
+        print(f"bielik launch status {done.id}   # or: logs, cancel")
+    return 0
+
+
+def submit(tasks: Sequence[Task], site: Site, title: str) -> Submission:
+    """Submit `tasks` to `site` as one experiment and return where to find them.
+
+    Slurm holds jobs back until those they come `after` ended well, and the call returns at once;
+    elsewhere it waits for each. A local experiment is waited for, with its output shown.
+
+    Raises `ConfigError` for settings that cannot run there, before anything is submitted, and
+    `JobFailed` for a job that was waited for and failed.
+    """
+    tasks = _checked(tasks, site, title)
+    local = isinstance(site, LocalSite)
+    with _experiment(tasks, site, title) as experiment:
+        experiment.run(detach=not local, tail_logs=local)
+    jobs = {job.id: _scheduler_id(job.handle) for job in experiment.jobs}
+    return Submission(experiment._id, Path(experiment._exp_dir), jobs)
+
+
+def preview(tasks: Sequence[Task], site: Site, title: str) -> dict[str, str]:
+    """Return, by file name, the scripts that `submit` would submit; nothing is submitted.
+
+    NeMo-Run writes the files of the experiment and they are removed again.
+    """
+    tasks = _checked(tasks, site, title)
+    with _experiment(tasks, site, title) as experiment:
+        directory = Path(experiment._exp_dir)
+        try:
+            experiment.dryrun(log=False, delete_exp_dir=False)
+            return dict(_scripts(experiment, site, directory))
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+            if directory.parent.is_dir() and not any(directory.parent.iterdir()):
+                directory.parent.rmdir()
+
+
+def _checked(tasks: Sequence[Task], site: Site, title: str) -> list[Task]:
+    if not _TITLE.fullmatch(title):
+        raise ConfigError(
+            f"the job's name is {title!r}; it must be up to 40 letters, digits and hyphens"
+        )
+    labels = [task.label for task in tasks]
+    for number, task in enumerate(tasks):
+        if task.label in labels[:number]:
+            raise ConfigError(f"two jobs are called {task.label!r}; give one another name")
+        for before in task.after:
+            if before not in labels[:number]:
+                raise ConfigError(f"{task.label} comes after {before!r}, which is no job before it")
+        _warn(task, site)
+    resolve = isinstance(site, LocalSite) or (isinstance(site, SlurmSite) and site.ssh is None)
+    return [
+        replace(task, config=with_absolute_paths(task.config, resolve, "the site"))
+        for task in tasks
+    ]
+
+
+def _warn(task: Task, site: Site) -> None:
+    """Say what is legal but will be regretted."""
+    loses = getattr(task.config, "save_interval", 1) == 0
+    if loses and isinstance(site, (SlurmSite, LeptonSite)):
+        print(
+            f"{task.label}: save_interval is 0, so a job that is stopped starts from its beginning",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def _experiment(tasks: Sequence[Task], site: Site, title: str) -> Iterator[Any]:
+    """Open a NeMo-Run experiment that holds a job for each of `tasks`."""
+    from nemo_bielik.launch.experiment import LaunchExperiment, run, use_home
+
+    use_home(nemo_run_home(site))
+    from nemo_bielik.launch.executors import build
+
+    with LaunchExperiment(title) as experiment:
+        for task in tasks:
+            executor, text = build(site, task, title)
+            experiment.allow(type(executor))
+            job = run.Script(inline=text)
+            experiment.add(job, executor, name=task.label, dependencies=list(task.after))
+        yield experiment
+
+
+def _scripts(experiment: Any, site: Site, directory: Path) -> Iterator[tuple[str, str]]:
+    for job in experiment.jobs:
+        request = job._dryrun_info.request
+        script = directory / job.id / "scripts" / f"{job.id}.sh"
+        if isinstance(site, SlurmSite):
+            yield f"{job.id}_sbatch.sh", request.materialize()
+        elif isinstance(site, LeptonSite):
+            spec = request.executor.job_spec().model_dump_json(
+                exclude_none=True, by_alias=True, indent=2
+            )
+            yield f"{job.id}: job", spec
+            yield f"{job.id}/launch_script.sh", request.executor.launch_script(request.cmd)
+        elif isinstance(site, NemoRunSite):
+            yield f"{job.id}: {site.executor}", str(job._dryrun_info)
+        yield f"{job.id}/scripts/{job.id}.sh", script.read_text(encoding="utf-8")
+
+
+def _title(command: str, config: Any) -> str:
+    output = getattr(config, "output", None)
+    words = f"{command}-{output.name}" if isinstance(output, Path) else command
+    return re.sub(r"[^A-Za-z0-9]+", "-", words)[:40].strip("-")
+
+
+def _scheduler_id(handle: str) -> str:
+    """``slurm_tunnel://nemo_run/42/master/0`` → ``42``."""
+    return handle.partition("://")[2].split("/")[1] if "://" in handle else ""

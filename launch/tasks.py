@@ -1,0 +1,118 @@
+"""A stage and its settings as the script that a job runs.
+
+The script calls ``python -m nemo_bielik STAGE setting=value …`` with every setting written out.
+NeMo-Run could also carry the settings as a serialised ``run.Partial``; then the cluster would need
+NeMo-Run and this very version of the settings' classes to read them, paths would travel as nested
+configurations, and the job would bypass the command line's checks, signals and exit statuses. A
+command can be read in the dry run, repeated by hand, and checked: it is parsed again here and must
+give the same settings.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_bielik.commands import find_command, load
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.options import parse_config, settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One job of an experiment: a command, its whole configuration, and what it waits for."""
+
+    command: str
+    config: Any
+    name: str = ""
+    after: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The job's name in its experiment."""
+        return self.name or self.command.replace(" ", "-")
+
+    @property
+    def ranks(self) -> int:
+        """Processes that the stage needs."""
+        return int(getattr(getattr(self.config, "parallel", None), "processes", 1))
+
+
+def command_words(task: Task) -> list[str]:
+    """Return the words after ``bielik`` that run `task`: the command and every setting.
+
+    Raises `ConfigError` for settings that no command line can hold.
+    """
+    stage = task.command.removeprefix("launch preflight ")
+    config = task.config
+    words = list(_assignments(config))
+    again = parse_config(load(find_command(stage).config), words, f"bielik {stage}")
+    if again != config:
+        raise ConfigError(
+            f"bielik {stage}: its settings cannot be written as a command line; "
+            "give values without commas and not spelled 'none' where text is meant"
+        )
+    return [*task.command.split(), *words]
+
+
+def _assignments(config: Any, prefix: str = "") -> Iterator[str]:
+    for setting in settings(type(config)):
+        value = getattr(config, setting.name)
+        if dataclasses.is_dataclass(value):
+            yield from _assignments(value, f"{prefix}{setting.name}.")
+        elif value is not None or setting.default is not None:
+            yield f"{prefix}{setting.name}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_text, value)) + "]"
+    return str(getattr(value, "value", value))
+
+
+def with_absolute_paths(config: Any, resolve: bool, site: str) -> Any:
+    """Return `config` with absolute paths: relative ones are resolved here, or refused.
+
+    Args:
+        resolve: whether the job sees this machine's directories.
+    """
+    changes: dict[str, Any] = {}
+    for setting in settings(type(config)):
+        value = getattr(config, setting.name)
+        if dataclasses.is_dataclass(value):
+            changes[setting.name] = with_absolute_paths(value, resolve, site)
+        elif isinstance(value, Path):
+            changes[setting.name] = _absolute(value, setting.name, resolve, site)
+        elif isinstance(value, (list, tuple)) and any(isinstance(item, Path) for item in value):
+            paths = [_absolute(item, setting.name, resolve, site) for item in value]
+            changes[setting.name] = type(value)(paths)
+    return dataclasses.replace(config, **changes)
+
+
+def _absolute(path: Path, name: str, resolve: bool, site: str) -> Path:
+    if path.is_absolute():
+        return path
+    if resolve:
+        return path.absolute()
+    raise ConfigError(f"{name} is {str(path)!r}; on {site} it must be an absolute path there")
+
+
+def script(words: Sequence[str], python: str, exports: dict[str, str], setup: Sequence[str]) -> str:
+    """Return the shell script that runs ``bielik *words``.
+
+    Args:
+        exports: shell variables and their values, written as they are (``$SLURM_PROCID``).
+        setup: lines that come before, such as ``module load``.
+    """
+    lines = ["set -euo pipefail"]
+    lines += [f"export {name}={value}" for name, value in exports.items()]
+    lines += setup
+    arguments = " \\\n  ".join(shlex.quote(word) for word in words)
+    # exec: a signal of the scheduler then reaches the stage, which saves and stops
+    lines.append(f"exec {shlex.quote(python)} -m nemo_bielik {arguments}")
+    return "\n".join(lines) + "\n"
