@@ -1,4 +1,4 @@
-"""``bielik launch init`` and ``bielik launch check``: a site file to start from, and what it lacks."""
+"""``bielik launch init`` and ``bielik launch check``: a site file, and what its sites lack."""
 
 import os
 import shlex

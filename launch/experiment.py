@@ -1,6 +1,9 @@
 """NeMo-Run's experiment: quiet, found again by its name, and stopped by a job that failed."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,18 @@ class LaunchExperiment(run.Experiment):  # type: ignore[misc]
                     f"{job.id} ended as {job.state.name.lower()}; its output lies in "
                     f"{job.executor.job_dir}, `bielik launch logs {self._id}` shows it"
                 )
+
+
+@contextmanager
+def without_input() -> Iterator[None]:
+    """Keep NeMo-Run's shell commands from reading what is piped into this process."""
+    before = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 def use_home(directory: Path) -> None:

@@ -113,10 +113,11 @@ class _Slurm(_Backend):
         return "\n".join(self._run(f"cat {shlex.quote(path)}") for path in listed.splitlines())
 
     def cancel(self) -> None:
-        self.tunnel.run(f"scancel {shlex.quote(self.job_id)}")
+        self._run(f"scancel {shlex.quote(self.job_id)}")
 
     def _run(self, command: str) -> str:
-        return str(self.tunnel.run(command, warn=True).stdout).strip()
+        # what is piped into this process is not for the command
+        return str(self.tunnel.run(command, warn=True, in_stream=False).stdout).strip()
 
 
 class _Lepton(_Backend):

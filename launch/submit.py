@@ -121,12 +121,12 @@ def _warn(task: Task, site: Site) -> None:
 @contextmanager
 def _experiment(tasks: Sequence[Task], site: Site, title: str) -> Iterator[Any]:
     """Open a NeMo-Run experiment that holds a job for each of `tasks`."""
-    from nemo_bielik.launch.experiment import LaunchExperiment, run, use_home
+    from nemo_bielik.launch.experiment import LaunchExperiment, run, use_home, without_input
 
     use_home(nemo_run_home(site))
     from nemo_bielik.launch.executors import build
 
-    with LaunchExperiment(title) as experiment:
+    with without_input(), LaunchExperiment(title) as experiment:
         for task in tasks:
             executor, text = build(site, task, title)
             experiment.allow(type(executor))

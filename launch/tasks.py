@@ -44,16 +44,15 @@ def command_words(task: Task) -> list[str]:
 
     Raises `ConfigError` for settings that no command line can hold.
     """
-    stage = task.command.removeprefix("launch preflight ")
-    config = task.config
-    words = list(_assignments(config))
-    again = parse_config(load(find_command(stage).config), words, f"bielik {stage}")
-    if again != config:
+    name = task.command.split()
+    words = list(_assignments(task.config))
+    command = find_command(name[0], [*name[1:], *words])
+    if parse_config(load(command.config), words, f"bielik {task.command}") != task.config:
         raise ConfigError(
-            f"bielik {stage}: its settings cannot be written as a command line; "
+            f"bielik {task.command}: its settings cannot be written as a command line; "
             "give values without commas and not spelled 'none' where text is meant"
         )
-    return [*task.command.split(), *words]
+    return [*name, *words]
 
 
 def _assignments(config: Any, prefix: str = "") -> Iterator[str]:

@@ -86,8 +86,6 @@ def usage() -> str:
 def run_command(command: Command, argv: Sequence[str]) -> int:
     """Build the configuration of `command` from `argv` and run it: here, or where it says."""
     words = list(argv)
-    if command.takes_words:
-        return int(load(command.function)(words))
     dry_run = _take_flag(words, "--dry-run")
     launch = take_launch_words(words, f"bielik {command.name}")
     recipe = _recipe(command, launch.factory) if launch.factory else None
@@ -125,7 +123,7 @@ def run_stage(command: Command, config: Any, argv: Sequence[str]) -> int:
 def _recipe(command: Command, name: str) -> Any:
     from nemo_bielik.recipes.catalog import find_recipe
 
-    return find_recipe(command.name, name)()
+    return find_recipe(command.stage, name)()
 
 
 def _processes(config: Any) -> int:

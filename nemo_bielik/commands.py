@@ -12,8 +12,7 @@ from nemo_bielik.errors import ConfigError, nearest
 class Command:
     """One row of the table; the three names are ``module:object``, resolved when it is chosen.
 
-    `describe` names a function from the configuration to the lines that ``--dry-run`` adds. A
-    command without `config` reads its words itself.
+    `describe` names a function from the configuration to the lines that ``--dry-run`` adds.
     """
 
     name: str
@@ -23,14 +22,14 @@ class Command:
     describe: str | None = None
 
     @property
-    def takes_words(self) -> bool:
-        """Whether its function takes the words of the command line, not a configuration."""
-        return not self.config
-
-    @property
     def subcommands(self) -> int:
         """Words after the first that only name the command: 1 for ``launch check``."""
         return sum(not word.startswith("-") for word in self.name.split()[1:])
+
+    @property
+    def stage(self) -> str:
+        """The stage whose settings it takes: ``distill`` for ``launch preflight distill``."""
+        return self.name.removeprefix("launch preflight ")
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -207,10 +206,16 @@ COMMANDS: tuple[Command, ...] = (
         "stop a job",
     ),
     Command(
-        "launch preflight",
-        "",
-        "nemo_bielik.preflight:preflight",
-        "STAGE …: whether an allocation is fit for it, and what it will cost",
+        "launch preflight train",
+        "nemo_bielik.preflight:PreflightTrainConfig",
+        "nemo_bielik.preflight:preflight_train",
+        "whether an allocation is fit for a training, and what that will cost",
+    ),
+    Command(
+        "launch preflight distill",
+        "nemo_bielik.preflight:PreflightDistillConfig",
+        "nemo_bielik.preflight:preflight_distill",
+        "whether an allocation is fit for a distillation, and what that will cost",
     ),
     Command(
         "doctor",
@@ -229,12 +234,12 @@ def find_command(name: str, words: Sequence[str] = ()) -> Command:
     known = {command.name: command for command in COMMANDS}
     for command in COMMANDS:
         first, *rest = command.name.split()
-        if first == name and rest and _is_chosen(rest[0], words):
+        if first == name and rest and _are_chosen(rest, words):
             return command
     if name not in known:
-        actions = [row.split()[1] for row in known if row.startswith(f"{name} ")]
+        actions = [row.partition(" ")[2] for row in known if row.startswith(f"{name} ")]
         if actions:
-            given = words[0] if words else ""
+            given = " ".join(words[:1])
             hint = nearest(given, actions)
             raise ConfigError(f"{name}: {given!r} is not one of {', '.join(actions)}{hint}")
         kind = "option" if name.startswith("-") else "command"
@@ -243,8 +248,10 @@ def find_command(name: str, words: Sequence[str] = ()) -> Command:
     return known[name]
 
 
-def _is_chosen(word: str, words: Sequence[str]) -> bool:
-    return word in words if word.startswith("-") else list(words[:1]) == [word]
+def _are_chosen(names: list[str], words: Sequence[str]) -> bool:
+    if names[0].startswith("-"):
+        return names[0] in words
+    return list(words[: len(names)]) == names
 
 
 def load(target: str) -> Any:

@@ -1,0 +1,47 @@
+"""The template of a site file works once it is filled in; checks say what is missing."""
+
+import re
+
+import pytest
+
+from nemo_bielik.errors import StorageError
+from nemo_bielik.launch import site as sites
+from nemo_bielik.launch.check import CheckConfig, InitConfig, check_sites, write_template
+from nemo_bielik.launch.site import load_sites
+
+
+def test_the_template_is_valid_as_it_is_and_with_every_line_of_it_in_force(tmp_path, capsys):
+    path = tmp_path / "new" / "site.toml"
+    write_template(InitConfig(output=path))
+    assert "then run `bielik launch check`" in capsys.readouterr().out
+    assert list(load_sites(path)) == ["local"]
+    text = re.sub(r"(?m)^# ?((\[|\w+ = ).*)$", r"\1", path.read_text(encoding="utf-8"))
+    text = text.replace("…", "x")
+    path.write_text(text, encoding="utf-8")
+    found = load_sites(path)
+    assert list(found) == ["local", "cluster", "lepton", "docker"]
+    assert found["cluster"].slots(16) == (2, 8)
+
+
+def test_a_file_that_exists_is_left_alone(tmp_path):
+    path = tmp_path / "site.toml"
+    path.write_text("mine")
+    with pytest.raises(StorageError, match="exists; edit it"):
+        write_template(InitConfig(output=path))
+    assert path.read_text() == "mine"
+
+
+def test_what_is_missing_is_said_and_is_the_exit_status(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sites, "USER_FILE", tmp_path / "none.toml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bielik_site.toml").write_text(
+        f"[local]\nkind='local'\njob_directory='{tmp_path}'\n"
+        f"[broken]\nkind='local'\njob_directory='{tmp_path}/bielik_site.toml/x'\n"
+        "python='/no/such/python'\n"
+    )
+    assert check_sites(CheckConfig(name="local")) == 0
+    assert "LACKS" not in capsys.readouterr().out
+    assert check_sites(CheckConfig()) == 1
+    lacks = [line for line in capsys.readouterr().out.splitlines() if "LACKS" in line]
+    assert len(lacks) == 2
+    assert "/no/such/python" in lacks[1]

@@ -1,0 +1,133 @@
+"""Site files: what they may say, and the one line that says what is wrong."""
+
+import pytest
+
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.launch import site as sites
+from nemo_bielik.launch.site import LeptonSite, LocalSite, SlurmSite, find_site, load_sites
+
+SLURM = """\
+[cluster]
+kind = "slurm"
+account = "physics"
+job_directory = "/scratch/jobs"
+gres = "gpu:h200:8"
+"""
+LEPTON = """\
+[lepton]
+kind = "lepton"
+node_group = "group"
+resource_shape = "gpu.8xh200"
+image = "image"
+job_directory = "/shared/jobs"
+[[lepton.mounts]]
+path = "/"
+mount_path = "/shared"
+source = "node-nfs:shared"
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Return a function that writes the site file of a user who has no other."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sites, "USER_FILE", tmp_path / "home" / "site.toml")
+
+    def write(text):
+        path = tmp_path / "site.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_without_a_file_there_is_this_machine(write):
+    assert load_sites() == {"local": LocalSite()}
+
+
+def test_tables_become_sites_with_defaults(write):
+    path = write(SLURM + "[cluster.ssh]\nhost = 'login'\nuser = 'me'\n" + LEPTON)
+    found = load_sites(path)
+    assert list(found) == ["local", "cluster", "lepton"]
+    cluster = found["cluster"]
+    assert isinstance(cluster, SlurmSite)
+    assert (cluster.account, cluster.partition, cluster.node_ranks) == ("physics", "", 8)
+    assert cluster.ssh is not None
+    assert (cluster.ssh.host, cluster.ssh.port) == ("login", 22)
+    lepton = found["lepton"]
+    assert isinstance(lepton, LeptonSite)
+    assert lepton.mounts[0].source == "node-nfs:shared"
+
+
+def test_the_file_beside_the_work_comes_before_the_users(write, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "site.toml").write_text(LEPTON)
+    assert "lepton" in load_sites()
+    (tmp_path / "bielik_site.toml").write_text(SLURM)
+    assert set(load_sites()) == {"local", "cluster"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SLURM + "acount = 'x'", "[cluster]: unknown setting 'acount' (did you mean 'account'?)"),
+        (SLURM.replace("account", "qos"), "[cluster]: account is missing (account that is charged"),
+        (SLURM + "time = 4", "[cluster]: time is 4; it must be text in quotes"),
+        (SLURM + "time = 'noon'", "[cluster]: time is 'noon'; it must be like 04:00:00"),
+        (SLURM + "setup = 'module'", "[cluster]: setup is 'module'; it must be a list in [ ]"),
+        (SLURM + "setup = [1]", "[cluster]: setup[0] is 1; it must be text in quotes"),
+        (SLURM + "gpus_per_node = 8", "gpus_per_node and gres exclude each other"),
+        (SLURM.replace("gpu:h200:8", "h200"), "gres is 'h200'; it must be like gpu:h200:8"),
+        (SLURM.replace("/scratch", "scratch"), "it must be absolute"),
+        (SLURM.replace("/scratch", "/nemo_run"), "must not contain /nemo_run"),
+        (SLURM.replace("gres = ", "qos = "), "must say how many ranks a node holds"),
+        (SLURM + "[cluster.ssh]\nhost='a'", "[cluster]: ssh: user is missing (user name on it)"),
+        (SLURM + "[cluster.container]\nimage='a'\nmounts=['/x']", "must be 'outside:inside'"),
+        (SLURM + "[cluster.environment]\nhf_home='x'", "environment.hf_home: NeMo-Run exports"),
+        (SLURM + "[cluster.environment]\nHF_TOKEN='x'", "HF_TOKEN looks like a secret"),
+        (SLURM + "kind = 'slurm'", "is not TOML"),
+        (SLURM.replace("slurm", "slrum"), "kind is 'slrum' (did you mean 'slurm'?)"),
+        ("account = 'x'", "account stands outside of a site's table"),
+        (LEPTON.replace("/shared/jobs", "/jobs"), "job_directory '/jobs' lies in none of the moun"),
+        (LEPTON + "[lepton.secrets]\nA='hf_x y/z'", "must be the name of a secret"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_its_place(write, text, message):
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load_sites(path)
+    said = str(caught.value)
+    assert said.startswith(str(path))
+    assert message in said
+    assert "\n" not in said
+
+
+def test_an_unknown_site_and_an_absent_file_are_told(write, tmp_path):
+    path = write(SLURM)
+    with pytest.raises(ConfigError, match=r"unknown site 'clutser' \(did you mean 'cluster'\?\)"):
+        find_site("clutser", path)
+    with pytest.raises(ConfigError, match="does not exist; `bielik launch init` writes one"):
+        find_site("cluster", tmp_path / "absent.toml")
+
+
+def test_a_site_is_changed_for_once_and_checked_again(write):
+    path = write(SLURM)
+    changed = find_site("cluster", path, ["time=00:30:00", "partition=debug"])
+    assert (changed.time, changed.partition) == ("00:30:00", "debug")
+    with pytest.raises(ConfigError, match=r"unknown setting 'tim' \(did you mean 'time'\?\)"):
+        find_site("cluster", path, ["tim=1"])
+    with pytest.raises(ConfigError, match="time is 'noon'"):
+        find_site("cluster", path, ["time=noon"])
+
+
+@pytest.mark.parametrize(("ranks", "slots"), [(1, (1, 1)), (4, (1, 4)), (8, (1, 8)), (16, (2, 8))])
+def test_ranks_fill_nodes(write, ranks, slots):
+    assert find_site("cluster", write(SLURM)).slots(ranks) == slots
+
+
+def test_ranks_that_do_not_fill_nodes_are_refused(write):
+    site = find_site("cluster", write(SLURM + "max_nodes = 2\n"))
+    with pytest.raises(ConfigError, match="12 ranks, which do not fill nodes of 8"):
+        site.slots(12)
+    with pytest.raises(ConfigError, match="24 ranks, 3 nodes of 8, but max_nodes is 2"):
+        site.slots(24)

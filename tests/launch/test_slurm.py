@@ -1,0 +1,198 @@
+"""Slurm for real: a controller on this machine takes, stops, queues again and finishes our jobs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemo_bielik import cli
+from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig
+from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.launch.local import free_port
+from nemo_bielik.launch.site import ContainerSettings, SlurmSite, SSHSettings
+from nemo_bielik.launch.submit import preview, submit
+from nemo_bielik.launch.tasks import Task
+from nemo_bielik.training import OptimConfig, ParallelConfig, work_directory
+
+ITERS = 4000
+SMALL = {"people": 20, "cloze_items": 20, "pairs_per_phenomenon": 4}
+SMALL |= {f"{part}_documents": 20 for part in ("train", "recovery", "calibration")}
+SMALL |= {"validation_documents": 20, "test_documents": 20}
+FULL_SIZE = {
+    "one node": ParallelConfig(tensor=4, data=2),
+    "two nodes": ParallelConfig(tensor=4, pipeline=2, data=2),
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, cluster):
+    """The cluster as a site file describes it, from its login node."""
+    return SlurmSite(
+        account="physics",
+        job_directory=tmp_path_factory.mktemp("jobs"),
+        ranks_per_node=2,
+        time="00:30:00",
+        python=sys.executable,
+    )
+
+
+def site_file(tmp_path, site):
+    path = tmp_path / "site.toml"
+    path.write_text(
+        f"[cluster]\nkind = 'slurm'\naccount = 'physics'\njob_directory = '{site.job_directory}'\n"
+        f"ranks_per_node = 2\npython = '{sys.executable}'\n"
+    )
+    return path
+
+
+def steps(output):
+    metrics = work_directory(output) / "metrics.jsonl"
+    return metrics.read_text().count('"loss"') if metrics.is_file() else 0
+
+
+def test_a_preempted_distillation_is_queued_again_and_finishes(
+    cluster, site, tmp_path, student, teacher, tokens, capfd
+):
+    config = DistillConfig(
+        model=student,
+        teacher=teacher,
+        train_data=tokens,
+        output=tmp_path / "student",
+        iters=ITERS,
+        sequence_length=16,
+        global_batch_size=2,
+        save_interval=ITERS,  # only a signal saves
+        optim=OptimConfig(warmup_iters=1),
+        parallel=ParallelConfig(data=2),
+    )
+    done = submit([Task("distill", config)], site, "recovery")
+    job = done.jobs["distill"]
+    cluster.wait(lambda: steps(config.output) > 20, "a training under way")
+    words = ["--site", str(site_file(tmp_path, site))]
+    assert cli.main(["launch", "status", "recovery", *words]) == 0
+    assert f"distill  RUNNING  {job}  {done.directory}/distill" in capfd.readouterr().out
+
+    cluster.run("scontrol", "requeue", job)
+    cluster.wait(lambda: cluster.state(job) == "PENDING", "the end of the first start")
+    saved = work_directory(config.output) / "checkpoints" / "latest_checkpointed_iteration.txt"
+    stopped_at = int(saved.read_text())
+    assert 20 < stopped_at < ITERS
+    assert not config.output.exists()
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait a while
+    cluster.wait((config.output / "bielik_manifest.json").is_file, "the end of the training")
+    cluster.wait(lambda: cluster.state(job) == "COMPLETED", "the end of the job")
+
+    lines = (config.output / "training" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, ITERS + 1))
+    assert "Restarts=1" in cluster.run("scontrol", "show", "job", job)
+    assert cli.main(["launch", "status", done.id, *words]) == 0
+    assert "distill  COMPLETED" in capfd.readouterr().out
+    assert cli.main(["launch", "logs", "recovery", *words]) == 0
+    logs = capfd.readouterr().out
+    assert "DUE TO JOB REQUEUE" in logs  # of the first start
+    assert "job exited with code 0" in logs  # of the second
+
+
+def world(output):
+    return MakeWorldConfig(output=output, **SMALL)
+
+
+def test_what_waits_for_a_failed_job_never_starts(cluster, site, tmp_path, capfd):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    tasks = [Task("world", world(tmp_path / "taken"), name="first")]
+    tasks.append(Task("world", world(tmp_path / "second"), name="second", after=("first",)))
+    site = SlurmSite(**vars(site) | {"requeues": 0, "sbatch": {"kill_on_invalid_dep": "yes"}})
+    done = submit(tasks, site, "chain")
+    cluster.wait(lambda: cluster.state(done.jobs["first"]) == "FAILED", "the failure")
+    cluster.wait(lambda: cluster.state(done.jobs["second"]) == "CANCELLED", "the cancellation")
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("layout", FULL_SIZE.values(), ids=FULL_SIZE.keys())
+@pytest.mark.parametrize("gpus", [{"gpus_per_node": 8}, {"gres": "gpu:h200:8"}], ids=str)
+def test_the_controller_would_take_full_size_jobs(cluster, tmp_path, layout, gpus):
+    paths = {name: Path(f"/data/{name}") for name in ("model", "teacher", "train_data", "output")}
+    config = DistillConfig(**paths, global_batch_size=64, save_interval=100, parallel=layout)
+    site = SlurmSite(
+        account="physics",
+        partition="gpu",
+        job_directory=tmp_path / "jobs",
+        time="1-00:00:00",
+        cpus_per_rank=12,
+        sbatch={"exclusive": True},
+        container=ContainerSettings(image="nemo:1", mounts=["/data:/data"]),
+        **gpus,
+    )
+    batch = preview([Task("distill", config)], site, "full")["distill_sbatch.sh"]
+    (tmp_path / "job.sh").write_text(batch)
+    subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=True)
+    asked = ["sbatch", "--test-only", str(tmp_path / "job.sh")]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    nodes = layout.processes // 8
+    assert done.returncode == 0, done.stderr
+    assert ("gpu[1-2]" in done.stderr) == (nodes == 2), done.stderr
+
+
+@pytest.fixture(scope="module")
+def login(cluster, tmp_path_factory):
+    """An SSH server of this machine with keys of its own, and an ssh that knows its host key."""
+    missing = [name for name in ("sshd", "ssh", "rsync", "ssh-keygen") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} here ('apt install openssh-server rsync')")
+    folder = tmp_path_factory.mktemp("login")
+    for name in ("host", "user"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(command, check=True)
+    port = free_port()
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile {folder}/pid\n"
+        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
+        f"PermitRootLogin yes\nSetEnv SLURM_CONF={os.environ['SLURM_CONF']}\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen(
+        [str(shutil.which("sshd")), "-D", "-e", "-f", str(folder / "sshd_config")],
+        stderr=subprocess.DEVNULL,
+    )
+    cluster.wait((folder / "pid").is_file, "the start of sshd")
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "ssh").write_text(
+        f'#!/bin/sh\nexec {shutil.which("ssh")} -o UserKnownHostsFile={folder}/known "$@"\n'
+    )
+    (programs / "ssh").chmod(0o755)
+    yield SSHSettings(host="127.0.0.1", user="root", identity=folder / "user", port=port), programs
+    server.terminate()
+    server.wait()
+
+
+def test_a_job_is_submitted_over_ssh(cluster, login, tmp_path, monkeypatch, capfd):
+    ssh, programs = login
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    (tmp_path / "bielik_site.toml").write_text(
+        f"[far]\nkind = 'slurm'\naccount = 'physics'\njob_directory = '{tmp_path / 'far'}'\n"
+        f"ranks_per_node = 2\npython = '{sys.executable}'\n[far.ssh]\nhost = '{ssh.host}'\n"
+        f"user = '{ssh.user}'\nport = {ssh.port}\nidentity = '{ssh.identity}'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["launch", "check", "far"]) == 0, capfd.readouterr().out
+    assert "LACKS" not in capfd.readouterr().out
+    output = tmp_path / "world"
+    words = [f"{name}={value}" for name, value in SMALL.items()]
+    asked = ["world", f"--output={output}", *words, "--executor=far", "--job-name=far-world"]
+    assert cli.main(asked) == 0
+    cluster.wait((output / "bielik_manifest.json").is_file, "the end of the stage")
+    (batch,) = (tmp_path / "far" / "experiments" / "far-world").rglob("world_sbatch.sh")
+    assert (batch.parent / "world" / "code" / "nemo_bielik" / "cli.py").is_file()
+    job = capfd.readouterr().out.split()[1]
+    cluster.wait(lambda: cluster.state(job) == "COMPLETED", "the end of the job")
+    assert cli.main(["launch", "status", "far-world"]) == 0
+    assert f"world  COMPLETED  {job}  {batch.parent}/world" in capfd.readouterr().out
+    assert cli.main(["launch", "logs", "far-world"]) == 0
+    assert "job exited with code 0" in capfd.readouterr().out

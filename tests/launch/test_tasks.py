@@ -1,0 +1,57 @@
+"""A stage and its settings as a command line that gives the same settings again."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.launch.tasks import Task, command_words, script, with_absolute_paths
+from nemo_bielik.options import parse_config
+from nemo_bielik.training import ParallelConfig
+
+PATHS = {name: Path(f"/{name}") for name in ("model", "teacher", "train_data", "output")}
+
+
+def test_every_setting_is_written_out_and_read_back():
+    config = DistillConfig(**PATHS, parallel=ParallelConfig(tensor=2, data=2, sequence=True))
+    words = command_words(Task("distill", config))
+    assert words[0] == "distill"
+    assert {"parallel.tensor=2", "parallel.sequence=true", "model=/model"} <= set(words)
+    assert {"optim.max_lr=0.0001", "divergence=forward-kl"} <= set(words)
+    assert parse_config(DistillConfig, words[1:], "test") == config
+    changed = replace(config, iters=77)
+    assert parse_config(DistillConfig, command_words(Task("distill", changed))[1:], "t") == changed
+
+
+def test_a_text_that_no_command_line_can_hold_is_refused():
+    config = EvaluateConfig(model=Path("/m"), output=Path("/a,b"), texts=[Path("/t")])
+    assert "output=/a,b" in command_words(Task("evaluate", config))  # one path may hold a comma
+    with pytest.raises(ConfigError, match="cannot be written as a command line"):
+        command_words(Task("evaluate", replace(config, document_separator="none")))
+    with pytest.raises(ConfigError, match="cannot be written as a command line"):
+        command_words(Task("evaluate", replace(config, texts=[Path("/a,b")])))
+
+
+def test_relative_paths_are_resolved_here_and_refused_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = DistillConfig(**PATHS | {"output": Path("out")})
+    assert with_absolute_paths(config, True, "x").output == tmp_path / "out"
+    assert with_absolute_paths(config, True, "x").model == Path("/model")
+    with pytest.raises(ConfigError, match="output is 'out'; on cluster it must be an absolute"):
+        with_absolute_paths(config, False, "cluster")
+
+
+def test_the_script_quotes_its_words_and_hands_signals_and_status_on(tmp_path):
+    python = tmp_path / "python of mine"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$RANK"\nexit 7\n')
+    python.chmod(0o755)
+    words = ["train", "output=/a b/$HOME", "model='"]
+    text = script(words, str(python), {"RANK": "$((1+1))"}, ["module() { :; }", "module load x"])
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True)
+    assert done.returncode == 7
+    assert done.stdout.splitlines() == ["-m", "nemo_bielik", *words, "2"]
+    assert "\nexec " in text
