@@ -125,7 +125,10 @@ class _Lepton(_Backend):
         super().__init__(experiment, job)
         # NeMo-Run's handle is EXPERIMENT___ROLE___JOB
         self.job_id = self.job_id.split("___")[-1]
-        self.place = job.executor.lepton_job_dir
+        # of the workspace's storage; NeMo-Run forgets it
+        home = Path(experiment._exp_dir).parents[2]
+        inside = Path(self.place).relative_to(home)
+        self.place = os.path.join(job.executor.nemo_run_dir, inside)
 
     def state(self) -> str:
         return str(self.job.executor.status(self.job_id).value).upper()

@@ -121,9 +121,11 @@ def _warn(task: Task, site: Site) -> None:
 @contextmanager
 def _experiment(tasks: Sequence[Task], site: Site, title: str) -> Iterator[Any]:
     """Open a NeMo-Run experiment that holds a job for each of `tasks`."""
-    from nemo_bielik.launch.experiment import LaunchExperiment, run, use_home, without_input
+    from nemo_bielik.launch.experiment import LaunchExperiment, use_home, without_input
 
     use_home(nemo_run_home(site))
+    import nemo_run as run
+
     from nemo_bielik.launch.executors import build
 
     with without_input(), LaunchExperiment(title) as experiment:
@@ -159,5 +161,5 @@ def _title(command: str, config: Any) -> str:
 
 
 def _scheduler_id(handle: str) -> str:
-    """``slurm_tunnel://nemo_run/42/master/0`` → ``42``."""
-    return handle.partition("://")[2].split("/")[1] if "://" in handle else ""
+    """``slurm_tunnel://nemo_run/42/master/0`` → ``42``; Lepton's is EXPERIMENT___ROLE___JOB."""
+    return handle.partition("://")[2].split("/")[1].split("___")[-1] if "://" in handle else ""

@@ -17,7 +17,7 @@ from nemo_bielik.commands import COMMANDS, Command, find_command, load
 from nemo_bielik.config_text import format_config
 from nemo_bielik.errors import BielikError
 from nemo_bielik.launch.local import die_with_parent, run_distributed
-from nemo_bielik.launch.words import take_launch_words
+from nemo_bielik.launch.words import LaunchWords, take_launch_words
 from nemo_bielik.options import parse_config
 
 STATUS_OK = 0
@@ -87,7 +87,9 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     """Build the configuration of `command` from `argv` and run it: here, or where it says."""
     words = list(argv)
     dry_run = _take_flag(words, "--dry-run")
-    launch = take_launch_words(words, f"bielik {command.name}")
+    launch = LaunchWords()
+    if command.can_be_launched:
+        launch = take_launch_words(words, f"bielik {command.name}")
     recipe = _recipe(command, launch.factory) if launch.factory else None
     config = parse_config(load(command.config), words, f"bielik {command.name}", recipe)
     if dry_run:

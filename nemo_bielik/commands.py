@@ -27,6 +27,11 @@ class Command:
         return sum(not word.startswith("-") for word in self.name.split()[1:])
 
     @property
+    def can_be_launched(self) -> bool:
+        """Whether it takes ``--executor`` and what goes with it; what looks after jobs does not."""
+        return not self.name.startswith("launch ") or self.stage != self.name
+
+    @property
     def stage(self) -> str:
         """The stage whose settings it takes: ``distill`` for ``launch preflight distill``."""
         return self.name.removeprefix("launch preflight ")

@@ -36,10 +36,12 @@ class Workspace:
         """Return what a request gets; None: there is no such thing."""
         self.requests.append((method, path, body))
         group = {"metadata": {"id": "group-id", "name": "group"}, "spec": {}, "status": {}}
+        unused = {"unschedulable": False}
         fixed: dict[tuple[str, str], Any] = {
             ("GET", "/dedicated-node-groups"): [group],
             ("GET", "/dedicated-node-groups/group-id/nodes"): [
-                {"metadata": {"id": name, "name": name}, "spec": {}, "status": {}} for name in NODES
+                {"metadata": {"id": name, "name": name}, "spec": unused, "status": None}
+                for name in NODES
             ],
             ("GET", "/usersecrets"): [{"name": "hf-token"}],
         }
