@@ -42,7 +42,7 @@ def _local(site: LocalSite, task: Task, title: str) -> tuple[Any, str]:
     python = site.python or sys.executable
     # of the interpreter's environment comes torchrun, and from the checkout comes the package
     search = f"{Path(python).parent}:{os.environ.get('PATH', os.defpath)}"
-    exports = {"PATH": shlex.quote(search)}
+    exports = {"PATH": f'{shlex.quote(str(Path(python).parent))}:"$PATH"'}
     if site.code == "packaged":
         exports["PYTHONPATH"] = shlex.quote(str(Path(nemo_bielik.__file__).parent.parent))
     launcher = "torchrun" if site.ranks == "torchrun" and task.ranks > 1 else None

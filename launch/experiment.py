@@ -60,9 +60,11 @@ def without_input() -> Iterator[None]:
 
 
 def use_home(directory: Path) -> None:
-    """Have NeMo-Run keep its experiments under `directory`, in this process and its children."""
+    """Have NeMo-Run keep its experiments under `directory` and talk on stderr."""
     from nemo_run.config import set_nemorun_home
+    from nemo_run.core.frontend.console.api import CONSOLE
 
+    CONSOLE.stderr = True  # what is printed on stdout are results
     os.environ["NEMORUN_HOME"] = str(directory)
     set_nemorun_home(str(directory))
 

@@ -13,6 +13,7 @@ import pytest
 from nemo_bielik import cli, commands
 from nemo_bielik.commands import Command
 from nemo_bielik.errors import DataError
+from nemo_bielik.recipes import tiny
 
 MODULE = "tests_dummy_stage"
 DUMMY_STAGE = '''
@@ -35,6 +36,8 @@ def run(config):
     rank = int(os.environ.get("RANK", "0"))
     if config.fail == "all" or config.fail == str(rank):
         raise DataError("no such corpus")
+    if config.fail == "stopped":
+        sys.exit(0)  # as Megatron-Bridge does when it has saved on SIGTERM
     if config.fail == "interrupt":
         raise KeyboardInterrupt
     if config.fail == "sleep":
@@ -98,6 +101,36 @@ def test_every_command_resolves(command: Command) -> None:
     assert config_class.__doc__, f"{command.config} describes itself in --help"
     for target in (command.function, command.describe):
         assert target is None or callable(cli.load(target))
+
+
+def test_a_command_of_two_words_is_found_by_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.find_command("launch", ["check", "x"]).name == "launch check"
+    found = commands.find_command("launch", ["preflight", "distill", "check"])
+    assert (found.name, found.stage) == ("launch preflight distill", "distill")
+    assert cli.main(["launch", "chek"]) == cli.STATUS_USER_ERROR
+    said = only_line(capsys.readouterr().err)
+    assert said.startswith("error: launch: 'chek' is not one of init, check, status, ")
+    assert said.endswith("(did you mean 'check'?)")
+
+
+def test_a_stage_that_a_signal_stopped_is_not_done(environment: dict[str, str]) -> None:
+    result = bielik(environment, "stage", "--fail", "stopped")
+    assert result.returncode == 128 + signal.SIGTERM
+    assert only_line(result.stderr) == "stopped by a signal; the same command continues"
+
+
+def test_a_recipe_gives_what_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--factory", "tiny", "--model=/m", "--train-data=/d", "--output=/o"]
+    words += ["validation_data=/v", "optim.max_lr=0.5", "--dry-run"]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert "max_lr: 0.5" in said  # said here
+    assert f"warmup_iters: {tiny.teacher().optim.warmup_iters}" in said  # beside it, the recipe's
+    assert f"iters: {tiny.teacher().iters}" in said
+    assert cli.main(["train", "--factory", "tyni", "--dry-run"]) == cli.STATUS_USER_ERROR
+    assert "(did you mean 'tiny'?)" in only_line(capsys.readouterr().err)
+    assert cli.main(["train", "--factory", "tiny", "--dry-run"]) == cli.STATUS_USER_ERROR
+    assert "--model is required" in only_line(capsys.readouterr().err)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ class Workspace:
             return self.jobs[name]
         if method == "GET" and rest == "/replicas":
             names = [f"{name}-1-bbbbb", f"{name}-0-aaaaa"]
-            return [{"metadata": {"id": replica}} for replica in names]
+            return [{"metadata": {"id": replica}, "id": replica} for replica in names]
         if method == "GET" and rest == f"/replicas/{name}-0-aaaaa/log":
             return "step 1\nstep 2\n"
         return None

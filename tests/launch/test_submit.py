@@ -98,12 +98,12 @@ def test_a_typed_resource_follows_the_layout_too(site):
 
 
 def test_a_container_gets_image_mounts_and_the_jobs_variables(site):
-    container = ContainerSettings(image="registry#nemo:1", mounts=["/scratch:/scratch"])
+    container = ContainerSettings(image="registry/nemo:1", mounts=["/scratch:/scratch"])
     given = site(container=container, environment={"HF_HOME": "/a b"}, cpus_per_rank=12)
     batch = preview([distillation(tensor=8)], given, "night")["distill_sbatch.sh"]
     srun = batch.splitlines()[-16:]
     (line,) = [line for line in batch.splitlines() if line.startswith("srun --output")]
-    assert "--container-image 'registry#nemo:1'" in line
+    assert "--container-image registry/nemo:1" in line
     assert "--container-mounts /scratch:/scratch," in line
     assert "--container-workdir /nemo_run/code" in line
     assert "--container-env HF_HOME,MASTER_ADDR,MASTER_PORT" in line
