@@ -65,7 +65,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / f"{MODULE}.py").write_text(DUMMY_STAGE)
     (tmp_path / "sitecustomize.py").write_text(COMMAND_LINE)
     clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    return clean | {"PYTHONPATH": str(tmp_path)}
+    search = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return clean | {"PYTHONPATH": os.pathsep.join(search)}
 
 
 def bielik(environment: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]:

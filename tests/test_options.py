@@ -270,3 +270,31 @@ def test_a_record_that_cannot_be_read_is_named(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse("--model=m", f"legs={text}")
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_recipe_takes_the_place_of_defaults_and_of_what_is_required() -> None:
+    """A recipe may be the whole, or a part that knows nothing of the required fields."""
+
+    @dataclass(kw_only=True)
+    class Inner:
+        rate: float = 1.0
+        steps: int = 10
+
+    @dataclass(kw_only=True)
+    class Part:
+        iters: int = 5
+        inner: Inner = field(default_factory=Inner)
+
+    @dataclass(kw_only=True)
+    class Whole(Part):
+        model: Path
+
+    part = Part(iters=7, inner=Inner(rate=2.0))
+    found = parse_config(Whole, ["--model=m", "inner.steps=3"], "bielik x", part)
+    assert found == Whole(model=Path("m"), iters=7, inner=Inner(rate=2.0, steps=3))
+    assert part == Part(iters=7, inner=Inner(rate=2.0))  # untouched
+    whole = Whole(model=Path("w"), iters=9)
+    assert parse_config(Whole, [], "bielik x", whole) == whole
+    assert parse_config(Whole, ["iters=1"], "bielik x", whole).iters == 1
+    with pytest.raises(ConfigError, match="--model is required"):
+        parse_config(Whole, [], "bielik x", part)

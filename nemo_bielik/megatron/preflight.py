@@ -84,9 +84,11 @@ def _wait(device: str) -> None:
 
 
 def _next_port() -> None:
-    """Meet at another port next time: the last rank to leave may still hold this one.
+    """Meet at another port next time, and at a store of our own rather than torchrun's.
 
-    Under torchrun the agent's own store is used, and the port is not ours to choose.
+    The last rank to leave may still hold the old port, and torchrun's store still holds the
+    addresses of the group that was left.
     """
-    if "MASTER_PORT" in os.environ and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if "MASTER_PORT" in os.environ:
         os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"

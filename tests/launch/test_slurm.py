@@ -18,7 +18,7 @@ from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.training import OptimConfig, ParallelConfig, work_directory
 
-ITERS = 4000
+ITERS = 500
 SMALL = {"people": 20, "cloze_items": 20, "pairs_per_phenomenon": 4}
 SMALL |= {f"{part}_documents": 20 for part in ("train", "recovery", "calibration")}
 SMALL |= {"validation_documents": 20, "test_documents": 20}
@@ -71,11 +71,12 @@ def test_a_preempted_distillation_is_queued_again_and_finishes(
     )
     done = submit([Task("distill", config)], site, "recovery")
     job = done.jobs["distill"]
-    cluster.wait(lambda: steps(config.output) > 20, "a training under way")
+    cluster.wait(lambda: cluster.state(job) == "RUNNING", "the start of the job")
     words = ["--site", str(site_file(tmp_path, site))]
     assert cli.main(["launch", "status", "recovery", *words]) == 0
     assert f"distill  RUNNING  {job}  {done.directory}/distill" in capfd.readouterr().out
 
+    cluster.wait(lambda: steps(config.output) > 20, "a training under way")
     cluster.run("scontrol", "requeue", job)
     cluster.wait(lambda: cluster.state(job) == "PENDING", "the end of the first start")
     saved = work_directory(config.output) / "checkpoints" / "latest_checkpointed_iteration.txt"

@@ -21,6 +21,7 @@ from nemo_bielik.launch.site import (
 )
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
+from nemo_bielik.recipes import tiny
 from nemo_bielik.training import ParallelConfig
 
 SMALL_WORLD = {
@@ -183,6 +184,32 @@ def test_a_local_job_runs_and_is_found_again(tmp_path, capfd):
     assert capfd.readouterr().out == f"{done.id}\n"
     assert cli.main(["launch", "logs", "smal-world", *words[1:]]) == cli.STATUS_USER_ERROR
     assert "did you mean 'small-world'?" in capfd.readouterr().err
+
+
+def test_torchrun_tries_a_recipe_and_leaves_nothing(tmp_path, student, teacher, tokens, capfd):
+    """The one engine run of this file: torchrun's ranks, the recipe, and preflight all at once."""
+    (tmp_path / "site.toml").write_text(
+        f"[here]\nkind = 'local'\nranks = 'torchrun'\njob_directory = '{tmp_path / 'home'}'\n"
+    )
+    site = ["--site", str(tmp_path / "site.toml")]
+    output = tmp_path / "models" / "student"
+    output.parent.mkdir()
+    words = [f"model={student}", f"teacher={teacher}", f"output={output}", f"train_data={tokens}"]
+    words += [f"validation_data={tokens}", "sequence_length=32", "global_batch_size=4"]
+    words += ["micro_batch_size=2", "parallel.data=2", "preflight.iters=2", "preflight.megabytes=1"]
+    asked = ["launch", "preflight", "distill", "--factory=tiny", "--executor=here"]
+    assert cli.main([*asked, "--job-name=trial", *words, *site]) == 0
+    capfd.readouterr()
+    assert cli.main(["launch", "logs", "trial", *site]) == 0
+    said = capfd.readouterr().out
+    assert "2 ranks, CPU (gloo)" in said
+    assert re.search(r"all-reduce over 2 ranks: [\d.]+ GB/s bus bandwidth", said)
+    assert f"{tiny.recovery().iters} steps" in said
+    assert re.search(r"\bGO$", said, re.MULTILINE)
+    assert list(output.parent.iterdir()) == []
+    assert (
+        "torchrun" in str(list((tmp_path / "home").rglob("*executor.yaml"))[0].read_text()).lower()
+    )
 
 
 def test_a_chain_stops_at_a_job_that_failed(tmp_path):

@@ -399,7 +399,6 @@ def test_a_stopped_run_continues_bit_for_bit(run, long_run, uninterrupted, tmp_p
     assert 25 <= stopped_at < LONG
     saved = work_directory(configs[signal.SIGTERM].output) / f"checkpoints/iter_{stopped_at:07d}"
     assert (saved / "complete.json").is_file()
-    assert processes[signal.SIGTERM].returncode == 0
     for config in configs.values():
         found = run(TRAIN, **long_run | {"output": config.output})
         assert found.values("loss") == uninterrupted.values("loss")
