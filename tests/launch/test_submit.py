@@ -207,9 +207,8 @@ def test_torchrun_tries_a_recipe_and_leaves_nothing(tmp_path, student, teacher, 
     assert f"{tiny.recovery().iters} steps" in said
     assert re.search(r"\bGO$", said, re.MULTILINE)
     assert list(output.parent.iterdir()) == []
-    assert (
-        "torchrun" in str(list((tmp_path / "home").rglob("*executor.yaml"))[0].read_text()).lower()
-    )
+    (executor,) = (tmp_path / "home").rglob("*executor.yaml")
+    assert "Torchrun" in executor.read_text()
 
 
 def test_a_chain_stops_at_a_job_that_failed(tmp_path):
