@@ -19,6 +19,8 @@ from types import FrameType
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 10.0
 _PARENT_VARIABLE = "BIELIK_PARENT_PID"
+#: Set in the script of a job that a scheduler runs.
+JOB_VARIABLE = "BIELIK_JOB"
 _PR_SET_PDEATHSIG = 1
 
 

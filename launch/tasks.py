@@ -9,13 +9,16 @@ give the same settings.
 """
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_bielik.commands import find_command, load
+from nemo_bielik.config_text import to_plain
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.launch.local import JOB_VARIABLE
 from nemo_bielik.options import parse_config, settings
 
 
@@ -69,9 +72,16 @@ def _text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, (list, tuple)) and any(map(dataclasses.is_dataclass, value)):
+        return json.dumps([_record(item) for item in value])
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(_text, value)) + "]"
     return str(getattr(value, "value", value))
+
+
+def _record(item: Any) -> dict[str, Any]:
+    """Return one record of a list, such as a phase, as JSON holds it; what is None is left out."""
+    return {name: value for name, value in to_plain(item).items() if value is not None}
 
 
 def with_absolute_paths(config: Any, resolve: bool, site: str) -> Any:
@@ -87,6 +97,8 @@ def with_absolute_paths(config: Any, resolve: bool, site: str) -> Any:
             changes[setting.name] = with_absolute_paths(value, resolve, site)
         elif isinstance(value, Path):
             changes[setting.name] = _absolute(value, setting.name, resolve, site)
+        elif isinstance(value, list) and any(map(dataclasses.is_dataclass, value)):
+            changes[setting.name] = [with_absolute_paths(v, resolve, site) for v in value]
         elif isinstance(value, (list, tuple)) and any(isinstance(item, Path) for item in value):
             paths = [_absolute(item, setting.name, resolve, site) for item in value]
             changes[setting.name] = type(value)(paths)
@@ -108,7 +120,7 @@ def script(words: Sequence[str], python: str, exports: dict[str, str], setup: Se
         exports: shell variables and their values, written as they are (``$SLURM_PROCID``).
         setup: lines that come before, such as ``module load``.
     """
-    lines = ["set -euo pipefail"]
+    lines = ["set -euo pipefail", f"export {JOB_VARIABLE}=1"]
     lines += [f"export {name}={value}" for name, value in exports.items()]
     lines += setup
     arguments = " \\\n  ".join(shlex.quote(word) for word in words)

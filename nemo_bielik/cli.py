@@ -16,7 +16,7 @@ from nemo_bielik import __version__
 from nemo_bielik.commands import COMMANDS, Command, find_command, load
 from nemo_bielik.config_text import format_config
 from nemo_bielik.errors import BielikError
-from nemo_bielik.launch.local import die_with_parent, run_distributed
+from nemo_bielik.launch.local import JOB_VARIABLE, die_with_parent, run_distributed
 from nemo_bielik.launch.words import LaunchWords, take_launch_words
 from nemo_bielik.options import parse_config
 
@@ -106,8 +106,8 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
 def run_stage(command: Command, config: Any, argv: Sequence[str]) -> int:
     """Run the function of `command` on `config`; on several ranks, start ``bielik *argv`` on each.
 
-    A stage that SIGTERM stopped is not done, whatever the engine's exit status: a scheduler must
-    queue it again and keep what waits for it from starting.
+    A stage that SIGTERM stopped has saved its work, which is success for whoever sent the signal.
+    In a scheduler's job it is not done: the job must be queued again, and what waits for it wait on.
     """
     processes = _processes(config)
     if processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -118,7 +118,7 @@ def run_stage(command: Command, config: Any, argv: Sequence[str]) -> int:
         if stop.code not in (None, 0):
             raise
         _say("stopped by a signal; the same command continues")
-        return STATUS_STOPPED
+        return STATUS_STOPPED if JOB_VARIABLE in os.environ else STATUS_OK
     return result if isinstance(result, int) and not isinstance(result, bool) else STATUS_OK
 
 

@@ -11,6 +11,7 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.stage import EvaluateConfig
 from nemo_bielik.launch.tasks import Task, command_words, script, with_absolute_paths
 from nemo_bielik.options import parse_config
+from nemo_bielik.phases import Phase
 from nemo_bielik.training import ParallelConfig
 
 PATHS = {name: Path(f"/{name}") for name in ("model", "teacher", "train_data", "output")}
@@ -25,6 +26,16 @@ def test_every_setting_is_written_out_and_read_back():
     assert parse_config(DistillConfig, words[1:], "test") == config
     changed = replace(config, iters=77)
     assert parse_config(DistillConfig, command_words(Task("distill", changed))[1:], "t") == changed
+
+
+def test_phases_are_written_as_json_and_their_paths_resolved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    phases = [Phase(iters=900), Phase(iters=100, micro_batch_size=2, train_data=[Path("late")])]
+    config = DistillConfig(**PATHS, save_interval=50, phases=phases)
+    config = with_absolute_paths(config, True, "x")
+    assert config.phases[1].train_data == [tmp_path / "late"]
+    words = command_words(Task("distill", config))
+    assert parse_config(DistillConfig, words[1:], "test") == config
 
 
 def test_a_text_that_no_command_line_can_hold_is_refused():
