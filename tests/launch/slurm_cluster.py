@@ -4,6 +4,7 @@ The real node runs jobs; ``gpu1`` to ``gpu4`` have State=CLOUD and GPUs without 
 controller answers for them (``sbatch --test-only``) and nothing ever runs there.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nemo_bielik.launch.local import free_port
@@ -115,8 +117,10 @@ def stop(folder: Path) -> None:
     subprocess.run(["scancel", "--signal=KILL", "--full", "--user=root"], capture_output=True)
     for name in ("node.pid", "controller.pid", "munge/pid"):
         if (folder / name).is_file():
-            with_pid = (folder / name).read_text().strip()
-            subprocess.run(["kill", with_pid], capture_output=True)
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+                daemon = psutil.Process(int((folder / name).read_text()))
+                daemon.terminate()
+                daemon.wait(20)
     os.environ.pop("SLURM_CONF", None)
 
 
