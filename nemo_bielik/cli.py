@@ -107,7 +107,7 @@ def run_stage(command: Command, config: Any, argv: Sequence[str]) -> int:
     """Run the function of `command` on `config`; on several ranks, start ``bielik *argv`` on each.
 
     A stage that SIGTERM stopped has saved its work, which is success for whoever sent the signal.
-    In a scheduler's job it is not done: the job must be queued again, and what waits for it wait on.
+    In a scheduler's job it is not done: the job must be queued again, what waits for it must wait.
     """
     processes = _processes(config)
     if processes > 1 and "WORLD_SIZE" not in os.environ:

@@ -13,7 +13,8 @@ import pytest
 from nemo_bielik import cli, commands
 from nemo_bielik.commands import Command
 from nemo_bielik.errors import DataError
-from nemo_bielik.recipes import tiny
+from nemo_bielik.launch.local import JOB_VARIABLE
+from nemo_bielik.recipes.catalog import find_recipe
 
 MODULE = "tests_dummy_stage"
 DUMMY_STAGE = '''
@@ -114,24 +115,25 @@ def test_a_command_of_two_words_is_found_by_both(capsys: pytest.CaptureFixture[s
     assert said.endswith("(did you mean 'check'?)")
 
 
-def test_a_stage_that_a_signal_stopped_is_not_done(environment: dict[str, str]) -> None:
-    result = bielik(environment, "stage", "--fail", "stopped")
-    assert result.returncode == 128 + signal.SIGTERM
-    assert only_line(result.stderr) == "stopped by a signal; the same command continues"
+def test_a_stage_that_a_signal_stopped_has_ended_well_but_its_job_has_not(
+    environment: dict[str, str],
+) -> None:
+    for job, status in (({}, 0), ({JOB_VARIABLE: "1"}, 128 + signal.SIGTERM)):
+        result = bielik(environment | job, "stage", "--fail", "stopped")
+        assert result.returncode == status
+        assert only_line(result.stderr) == "stopped by a signal; the same command continues"
 
 
 def test_a_recipe_gives_what_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "--factory", "tiny", "--model=/m", "--train-data=/d", "--output=/o"]
-    words += ["validation_data=/v", "optim.max_lr=0.5", "--dry-run"]
+    words = ["distill", "--factory", "tiny", "--model=/m", "optim.max_lr=0.5", "--dry-run"]
     assert cli.main(words) == 0
     said = capsys.readouterr().out
-    assert "max_lr: 0.5" in said  # said here
-    assert f"warmup_iters: {tiny.teacher().optim.warmup_iters}" in said  # beside it, the recipe's
-    assert f"iters: {tiny.teacher().iters}" in said
-    assert cli.main(["train", "--factory", "tyni", "--dry-run"]) == cli.STATUS_USER_ERROR
+    recipe = find_recipe("distill", "tiny")()
+    assert 'model: "/m"' in said and "max_lr: 0.5" in said  # said here
+    assert f"warmup_iters: {recipe.optim.warmup_iters}" in said  # beside it, the recipe's
+    assert f"iters: {recipe.iters}" in said and f'teacher: "{recipe.teacher}"' in said
+    assert cli.main(["distill", "--factory", "tyni", "--dry-run"]) == cli.STATUS_USER_ERROR
     assert "(did you mean 'tiny'?)" in only_line(capsys.readouterr().err)
-    assert cli.main(["train", "--factory", "tiny", "--dry-run"]) == cli.STATUS_USER_ERROR
-    assert "--model is required" in only_line(capsys.readouterr().err)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
