@@ -35,9 +35,14 @@ class Site:
         metadata={"help": "send this package's code along, or use what is installed there"},
     )
     python: str = field(default="python3", metadata={"help": "interpreter that runs the stages"})
+    root: Path | None = field(
+        default=None, metadata={"help": "directory there that relative paths of settings start at"}
+    )
     profile: bool = field(default=False, metadata={"help": "run under Nsight Systems (nsys)"})
 
     def __post_init__(self) -> None:
+        if self.root is not None and not self.root.is_absolute():
+            raise ConfigError(f"root is {str(self.root)!r}; it must be absolute")
         for name, value in self.environment.items():
             if not _VARIABLE.fullmatch(name):
                 raise ConfigError(

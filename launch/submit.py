@@ -101,11 +101,9 @@ def _checked(tasks: Sequence[Task], site: Site, title: str) -> list[Task]:
             if before not in labels[:number]:
                 raise ConfigError(f"{task.label} comes after {before!r}, which is no job before it")
         _warn(task, site)
-    resolve = isinstance(site, LocalSite) or (isinstance(site, SlurmSite) and site.ssh is None)
-    return [
-        replace(task, config=with_absolute_paths(task.config, resolve, "the site"))
-        for task in tasks
-    ]
+    here = isinstance(site, LocalSite) or (isinstance(site, SlurmSite) and site.ssh is None)
+    root = site.root or (Path.cwd() if here else None)
+    return [replace(task, config=with_absolute_paths(task.config, root)) for task in tasks]
 
 
 def _warn(task: Task, site: Site) -> None:

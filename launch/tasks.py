@@ -84,33 +84,35 @@ def _record(item: Any) -> dict[str, Any]:
     return {name: value for name, value in to_plain(item).items() if value is not None}
 
 
-def with_absolute_paths(config: Any, resolve: bool, site: str) -> Any:
-    """Return `config` with absolute paths: relative ones are resolved here, or refused.
+def with_absolute_paths(config: Any, root: Path | None) -> Any:
+    """Return `config` with absolute paths: relative ones start at `root`, or are refused.
 
     Args:
-        resolve: whether the job sees this machine's directories.
+        root: where the job starts, as the job sees it; None if that is not known here.
     """
     changes: dict[str, Any] = {}
     for setting in settings(type(config)):
         value = getattr(config, setting.name)
         if dataclasses.is_dataclass(value):
-            changes[setting.name] = with_absolute_paths(value, resolve, site)
+            changes[setting.name] = with_absolute_paths(value, root)
         elif isinstance(value, Path):
-            changes[setting.name] = _absolute(value, setting.name, resolve, site)
+            changes[setting.name] = _absolute(value, setting.name, root)
         elif isinstance(value, list) and any(map(dataclasses.is_dataclass, value)):
-            changes[setting.name] = [with_absolute_paths(v, resolve, site) for v in value]
+            changes[setting.name] = [with_absolute_paths(v, root) for v in value]
         elif isinstance(value, (list, tuple)) and any(isinstance(item, Path) for item in value):
-            paths = [_absolute(item, setting.name, resolve, site) for item in value]
+            paths = [_absolute(item, setting.name, root) for item in value]
             changes[setting.name] = type(value)(paths)
     return dataclasses.replace(config, **changes)
 
 
-def _absolute(path: Path, name: str, resolve: bool, site: str) -> Path:
+def _absolute(path: Path, name: str, root: Path | None) -> Path:
     if path.is_absolute():
         return path
-    if resolve:
-        return path.absolute()
-    raise ConfigError(f"{name} is {str(path)!r}; on {site} it must be an absolute path there")
+    if root is not None:
+        return root / path
+    raise ConfigError(
+        f"{name} is {str(path)!r}; give an absolute path of the site, or set the site's root"
+    )
 
 
 def script(words: Sequence[str], python: str, exports: dict[str, str], setup: Sequence[str]) -> str:

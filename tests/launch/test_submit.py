@@ -128,7 +128,7 @@ def test_over_ssh_paths_lie_on_the_cluster_and_nothing_is_asked(site, tmp_path):
     batch = preview([distillation()], given, "night")["distill_sbatch.sh"]
     assert options(batch)["output"].startswith("/scratch/jobs/experiments/night/night_")
     relative = DistillConfig(**vars(distillation().config) | {"output": Path("out")})
-    with pytest.raises(ConfigError, match="output is 'out'; on the site it must be an absolute"):
+    with pytest.raises(ConfigError, match="output is 'out'; give an absolute path"):
         preview([Task("distill", relative)], given, "night")
 
 

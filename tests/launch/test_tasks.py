@@ -28,11 +28,10 @@ def test_every_setting_is_written_out_and_read_back():
     assert parse_config(DistillConfig, command_words(Task("distill", changed))[1:], "t") == changed
 
 
-def test_phases_are_written_as_json_and_their_paths_resolved(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_phases_are_written_as_json_and_their_paths_resolved(tmp_path):
     phases = [Phase(iters=900), Phase(iters=100, micro_batch_size=2, train_data=[Path("late")])]
     config = DistillConfig(**PATHS, save_interval=50, phases=phases)
-    config = with_absolute_paths(config, True, "x")
+    config = with_absolute_paths(config, tmp_path)
     assert config.phases[1].train_data == [tmp_path / "late"]
     words = command_words(Task("distill", config))
     assert parse_config(DistillConfig, words[1:], "test") == config
@@ -47,13 +46,12 @@ def test_a_text_that_no_command_line_can_hold_is_refused():
         command_words(Task("evaluate", replace(config, texts=[Path("/a,b")])))
 
 
-def test_relative_paths_are_resolved_here_and_refused_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_relative_paths_start_at_the_root_and_are_refused_without(tmp_path):
     config = DistillConfig(**PATHS | {"output": Path("out")})
-    assert with_absolute_paths(config, True, "x").output == tmp_path / "out"
-    assert with_absolute_paths(config, True, "x").model == Path("/model")
-    with pytest.raises(ConfigError, match="output is 'out'; on cluster it must be an absolute"):
-        with_absolute_paths(config, False, "cluster")
+    assert with_absolute_paths(config, tmp_path).output == tmp_path / "out"
+    assert with_absolute_paths(config, tmp_path).model == Path("/model")
+    with pytest.raises(ConfigError, match="output is 'out'; give an absolute path of the site"):
+        with_absolute_paths(config, None)
 
 
 def test_the_script_quotes_its_words_and_hands_signals_and_status_on(tmp_path):
