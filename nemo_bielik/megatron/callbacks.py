@@ -123,6 +123,28 @@ class Metrics(Callback):
             tracker.write(values)
 
 
+class Release(Callback):
+    """Lets go of the model when training is over, however it ended.
+
+    Megatron-Core 0.16 hooks its data-parallel wrapper to gradient accumulators that the wrapper and
+    the distributed optimizer's shards keep, a cycle that Python cannot see: the model, its process
+    groups and their threads, which never sleep for long, would stay for the life of the process.
+    """
+
+    def __init__(self) -> None:
+        self.model: list[Any] = []
+
+    def on_train_start(self, context: CallbackContext) -> None:
+        """Remember what is trained."""
+        self.model = context.model
+
+    def close(self) -> None:
+        """Cut the cycle: nothing is left in the wrappers."""
+        for chunk in self.model:
+            vars(chunk).clear()
+        self.model = []
+
+
 class Export(Callback):
     """Write the final weights as a Hugging Face directory."""
 

@@ -21,7 +21,7 @@ from nemo_bielik.layouts import note_layout, read_layouts
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import require_packable
 from nemo_bielik.megatron.bridge_config import bridge_config
-from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, read_summary
+from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, Release, read_summary
 from nemo_bielik.megatron.checkpoints import last_complete
 from nemo_bielik.megatron.lora import adapt
 from nemo_bielik.megatron.model import (
@@ -94,10 +94,8 @@ def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path)
     bridge = open_bridge(config.model)
     guard = StepGuard(config, work)
     metrics = Metrics(work / "metrics.jsonl", run, config, objective.flops_per_token(config))
-    callbacks: list[Callback] = [
-        guard,
-        metrics,
-    ]
+    release = Release()
+    callbacks: list[Callback] = [release, guard, metrics]
     if stretch.last_step == run.iters:
         callbacks.append(Export(bridge, config.model, work / "last"))
     if config.keep == "best":
@@ -112,7 +110,11 @@ def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path)
     if config.lora.rank:
         adapt(container, config.lora, config.seed)
     container.train.iterations_to_skip = steps_to_skip(guard.incidents)
-    with sealed_checkpoints(config.async_save), contextlib.closing(metrics):
+    with (
+        sealed_checkpoints(config.async_save),
+        contextlib.closing(metrics),
+        contextlib.closing(release),
+    ):
         pretrain(container, guard.watch(objective), callbacks=callbacks)
 
 

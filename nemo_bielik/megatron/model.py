@@ -1,6 +1,7 @@
 """A Hugging Face directory as a Megatron-Core GPT model, and back, through Megatron-Bridge."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -168,6 +169,7 @@ def distributed_session(seed: int | None = None) -> Iterator[None]:
             if parallel_state.model_parallel_is_initialized():
                 destroy_global_state()
             dist.destroy_process_group()
+            gc.collect()  # the groups' threads end with the last model that knew them
 
 
 @contextlib.contextmanager
