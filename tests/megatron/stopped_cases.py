@@ -35,6 +35,9 @@ class Watched:
     def prepare(self, provider: Any, config: TrainConfig) -> Any:
         return self.objective.prepare(provider, config)
 
+    def flops_per_token(self, config: TrainConfig) -> float:
+        return float(self.objective.flops_per_token(config))
+
     def __call__(self, state: Any, data_iterator: Any, model: Any) -> Any:
         return self.objective(state, data_iterator, model)
 
