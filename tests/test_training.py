@@ -188,6 +188,7 @@ def test_fields_build_the_same_settings_again(tmp_path):
         stability=StabilityConfig(policy="skip"),
         precision="bf16",
         recompute=True,
+        async_save=False,
         seed=4,
         packing="cut",
         phases=[Phase(iters=40, global_batch_size=16), Phase(iters=10, micro_batch_size=4)],
