@@ -212,15 +212,14 @@ def test_the_teacher_costs_its_weights_and_nothing_else(call, settings, student,
             output=tmp_path / precision,
         )
         found[precision] = call("distillation_cases:held_bytes", DISTILL, config)[0]
-    size = {
-        directory: sum(x.numel() for x in load_file(directory / "model.safetensors").values())
-        for directory in (student, teacher)
-    }
+    weights = {path: load_file(path / "model.safetensors") for path in (student, teacher)}
+    size = {path: sum(x.numel() for x in own.values()) for path, own in weights.items()}
+    padding = 64 * len(weights[student])  # Megatron-Core's, of every tensor in a buffer
     for precision, width in (("fp32", 4), ("bf16", 2)):
         held = found[precision]
         assert held["teacher"] == width * size[teacher]
         assert held["teacher's gradients"] == 0
-        assert held["gradient buffers"] == 4 * size[student]
+        assert 0 <= held["gradient buffers"] - 4 * size[student] <= 4 * padding
         assert held["optimizer's moments"] == 2 * 4 * size[student]
 
 
