@@ -167,7 +167,7 @@ def test_the_first_gradients_are_those_of_b(runs, rows, student):
 def test_a_run_that_broke_off_continues_bit_for_bit(call, run, settings, tmp_path):
     """The checkpoint holds adapters alone; the frozen weights come from the start again."""
     parallel = LAYOUTS["tensor=2"]
-    saved = settings | {"save_interval": 2, "parallel": parallel}
+    saved = settings | {"save_interval": 2, "async_save": False, "parallel": parallel}
     expected = run(**saved)
     config = TrainConfig(**saved, output=tmp_path / "output")
     passes = 5 * BATCH // config.micro_batch_size
