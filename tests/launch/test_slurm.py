@@ -16,7 +16,8 @@ from nemo_bielik.launch.local import free_port
 from nemo_bielik.launch.site import ContainerSettings, SlurmSite, SSHSettings
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
-from nemo_bielik.training import OptimConfig, ParallelConfig, work_directory
+from nemo_bielik.stages import work_directory
+from nemo_bielik.training import OptimConfig, ParallelConfig
 
 ITERS = 500
 SMALL = {"people": 20, "cloze_items": 20, "pairs_per_phenomenon": 4}
