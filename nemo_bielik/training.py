@@ -10,11 +10,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.data.indexed import has_loss
-from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.data.sources import Packing, check_blend, data_fingerprints
+from nemo_bielik.errors import ConfigError
 from nemo_bielik.layouts import without_speed
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.phases import Phase, as_paths, shapes, tokens_after
@@ -22,8 +22,6 @@ from nemo_bielik.stages import describe, is_done
 
 #: fp64 is for checks of forward passes; training knows the other two.
 Precision = Literal["fp32", "bf16", "fp64"]
-#: How documents come into rows: cut at the rows' ends, or whole with the rest of a row padded.
-Packing = Literal["auto", "cut", "whole"]
 
 
 @dataclass(kw_only=True)
@@ -302,18 +300,6 @@ class TrainConfig(TrainSettings):
             raise ConfigError("eval_interval needs validation_data; give both or neither")
 
 
-def check_blend(train_data: list[Path], train_weights: list[float]) -> None:
-    """Raise `ConfigError` unless there is text, and a weight for each part of it or none at all."""
-    _require(len(train_data) >= 1, "train_data", [], "at least one directory of tokens")
-    if train_weights and len(train_weights) != len(train_data):
-        raise ConfigError(
-            f"train_weights has {len(train_weights)} values for {len(train_data)} directories of "
-            "train_data; give one for each, or none"
-        )
-    if any(not 0 < weight < math.inf for weight in train_weights):
-        raise ConfigError(f"train_weights is {train_weights}; each must be finite and above 0")
-
-
 def check_layout(
     parallel: ParallelConfig,
     sequence_length: int,
@@ -362,72 +348,6 @@ def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manif
     check_layout(config.parallel, config.longest_sequence, checkpoint)
     found = {"model": checkpoint.fingerprint(), **data_fingerprints(config)}
     return without_speed(describe(stage, config, {**found, **inputs}, config.seed))
-
-
-class TextSettings(Protocol):
-    """What says which text is read, whoever reads it."""
-
-    train_data: list[Path]
-    validation_data: Path | None
-    packing: Packing
-
-
-def data_fingerprints(config: TextSettings) -> dict[str, str]:
-    """Return the identity of every directory of tokens, by the setting that names it.
-
-    Raises `DataError` for what holds no tokens, or tokens of another tokenizer than the first, and
-    `ConfigError` for conversations that would be cut.
-    """
-    found, data = {}, data_directories(config)
-    for name, directory in data.items():
-        found[name] = tokens_fingerprint(directory)
-        if config.packing == "cut" and has_loss(directory):
-            raise ConfigError(
-                f"packing=cut would cut the conversations of {directory}; leave packing as it is"
-            )
-    _check_same_tokens(data)
-    return found
-
-
-def data_directories(config: TextSettings) -> dict[str, Path]:
-    """Return every directory of tokens that a run reads, by the setting that names it."""
-    settings: list[tuple[str, list[Path]]] = [("train_data", config.train_data)]
-    for number, phase in enumerate(getattr(config, "phases", [])):
-        settings.append((f"phases[{number}].train_data", phase.train_data or []))
-    if config.validation_data is not None:
-        settings.append(("validation_data", [config.validation_data]))
-    return {
-        name if len(paths) == 1 else f"{name}[{number}]": path
-        for name, paths in settings
-        for number, path in enumerate(paths)
-    }
-
-
-def _check_same_tokens(data: Mapping[str, Path]) -> None:
-    """Raise `DataError` unless all directories were made with one tokenizer."""
-    first, *others = data.items()
-    for name, directory in others:
-        if _token_identity(directory) != _token_identity(first[1]):
-            raise DataError(
-                f"{name} ({directory}) and {first[0]} ({first[1]}) were made with different "
-                "tokenizers; tokenize both with the model's own"
-            )
-
-
-def _token_identity(tokens: Path) -> tuple[str | None, int]:
-    return Manifest.load(tokens).inputs.get("tokenizer"), end_of_document(tokens)
-
-
-def tokens_fingerprint(directory: Path) -> str:
-    """Return the identity of a directory of tokens; raise `DataError` if it is none."""
-    if not (directory / "tokens.idx").is_file():
-        raise DataError(f"{directory}: holds no tokens.idx; make it with `bielik tokenize`")
-    return Manifest.load(directory).recipe()
-
-
-def end_of_document(tokens: Path) -> int:
-    """Return the id of the token that closes every document of a directory of tokens."""
-    return int(Manifest.load(tokens).results["end_of_document"])
 
 
 def train(config: TrainConfig) -> None:

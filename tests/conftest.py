@@ -1,5 +1,6 @@
 """Tiny models, scores and logits that tests of every stage share."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.artifacts import ScoreTable
+from nemo_bielik.manifest import Manifest
 
 TINY: dict[str, Any] = {
     "vocab_size": 48,
@@ -158,3 +160,18 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return directory
+
+
+@pytest.fixture(scope="session")
+def write_tokens() -> Callable[..., Path]:
+    """Make a directory that stands for tokens as far as its manifest, whose fields it takes."""
+
+    def write(directory: Path, **changes: Any) -> Path:
+        directory.mkdir()
+        (directory / "tokens.idx").touch()
+        results = {"end_of_document": 2}
+        manifest = Manifest(stage="tokenize", config={"inputs": ["a"]}, results=results)
+        dataclasses.replace(manifest, **changes).save(directory)
+        return directory
+
+    return write

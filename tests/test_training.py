@@ -8,9 +8,9 @@ import pytest
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
-from nemo_bielik.manifest import Manifest
-from nemo_bielik.phases import Phase, stretch_at, stretches, tokens_after
+from nemo_bielik.phases import Phase
 from nemo_bielik.stages import stage_output, work_directory
 from nemo_bielik.training import (
     LoggingConfig,
@@ -21,9 +21,7 @@ from nemo_bielik.training import (
     TrainConfig,
     TrainSettings,
     check_layout,
-    end_of_document,
     prepare,
-    tokens_fingerprint,
     train,
 )
 
@@ -210,96 +208,18 @@ def test_fields_build_the_same_settings_again(tmp_path):
     assert config.fields() == settings.fields()  # of a config too, only what is a setting
 
 
-def phased(tmp_path, **changes):
-    paths = {"model": tmp_path, "train_data": tmp_path, "output": tmp_path}
-    values = {
-        "sequence_length": 16,
-        "global_batch_size": 8,
-        "save_interval": 10,
-        "optim": OptimConfig(warmup_iters=2),
-    }
-    return TrainConfig(**paths | values | changes)
-
-
-def test_phases_follow_each_other(tmp_path):
-    config = phased(
-        tmp_path,
-        train_weights=[1.0],
-        phases=[
-            Phase(iters=3),
-            Phase(iters=5, sequence_length=32, global_batch_size=4, micro_batch_size=2),
-            Phase(iters=2, train_data=[tmp_path / "a", tmp_path / "b"]),
-        ],
-    )
-    assert config.iters == 10  # by which the learning rate goes
-    # 3 · 8 · 16 and 5 · 4 · 32 and 2 · 8 · 16
-    assert config.tokens == 384 + 640 + 256
-    assert config.longest_sequence == 32
-    first, second, third = stretches(config)
-    spans = [
-        (part.first_step, part.last_step, part.first_sample) for part in (first, second, third)
-    ]
-    assert spans == [(0, 3, 0), (3, 8, 24), (8, 10, 44)]
-    assert second.config == dataclasses.replace(
-        config, phases=[], sequence_length=32, global_batch_size=4, micro_batch_size=2
-    )
-    assert third.config.train_data == [tmp_path / "a", tmp_path / "b"]
-    assert third.config.train_weights == []  # other data come with their own shares
-    standing = [stretch_at(config, step) for step in (0, 2, 3, 7, 8, 10)]
-    assert standing == [first, first, second, second, third, third]
-    after = [tokens_after(config, step) for step in (0, 2, 3, 4, 8, 9, 10)]
-    assert after == [0, 256, 384, 512, 1024, 1152, 1280]
-    assert stretches(config.__class__(**vars(config))) == stretches(config)
-
-
-def test_a_run_without_phases_is_one_stretch(tmp_path):
-    config = phased(tmp_path, iters=7)
-    (only,) = stretches(config)
-    assert (only.config, only.first_step, only.last_step, only.first_sample) == (config, 0, 7, 0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"save_interval": 0}, "phases need a save_interval above 0"),
-        ({"phases": [Phase(iters=3), Phase(iters=3, global_batch_size=0)]}, "phases[1]: global_b"),
-        (
-            {"phases": [Phase(iters=9, micro_batch_size=3)]},
-            "phases[0]: global_batch_size is 8; it must be a multiple",
-        ),
-        ({"optim": OptimConfig(warmup_iters=9)}, "optim.warmup_iters is 9; it must be below iters"),
-        (
-            {
-                "phases": [Phase(iters=3), Phase(iters=3, sequence_length=32)],
-                "keep": "best",
-                "eval_interval": 2,
-                "validation_data": Path(),
-            },
-            "keep=best compares validations",
-        ),
-        (
-            {"phases": [Phase(iters=9, train_data=[Path()], train_weights=[1.0, 2.0])]},
-            "phases[0]: train_weights has 2 values for 1 directories of train_data",
-        ),
-    ],
-)
-def test_phases_that_cannot_be_are_refused(tmp_path, changes, words):
-    values = {"phases": [Phase(iters=4), Phase(iters=5)]} | changes
-    message = refusal(lambda: phased(tmp_path, **values))
-    assert words in message
-
-
-def test_a_phase_has_a_step(tmp_path):
-    assert refusal(lambda: Phase(iters=0)) == "iters is 0; it must be at least 1"
-
-
 def test_shares_of_a_blend_are_checked(tmp_path):
-    assert phased(tmp_path, train_data=str(tmp_path)).train_data == [tmp_path]
-    message = refusal(lambda: phased(tmp_path, train_data=[tmp_path, tmp_path], train_weights=[1]))
+    def blended(**values):
+        return TrainConfig(
+            **{"model": tmp_path, "output": tmp_path, "train_data": tmp_path} | values
+        )
+
+    assert blended(train_data=str(tmp_path)).train_data == [tmp_path]
+    message = refusal(lambda: blended(train_data=[tmp_path, tmp_path], train_weights=[1]))
     assert message.startswith("train_weights has 1 values for 2 directories")
-    message = refusal(lambda: phased(tmp_path, train_weights=[0.0]))
+    message = refusal(lambda: blended(train_weights=[0.0]))
     assert message == "train_weights is [0.0]; each must be finite and above 0"
-    assert "train_data is []" in refusal(lambda: phased(tmp_path, train_data=[]))
+    assert "train_data is []" in refusal(lambda: blended(train_data=[]))
 
 
 def test_validations_need_held_out_text(tmp_path):
@@ -376,40 +296,12 @@ def test_the_launcher_must_have_started_what_the_layout_needs(monkeypatch):
     layout(tensor=2, data=2)
 
 
-def write_tokens(directory, **changes):
-    directory.mkdir()
-    (directory / "tokens.idx").touch()
-    manifest = Manifest(stage="tokenize", config={"inputs": ["a"]}, results={"end_of_document": 2})
-    dataclasses.replace(manifest, **changes).save(directory)
-    return directory
-
-
-def test_tokens_are_known_by_what_they_were_made_from(tmp_path):
-    first = tokens_fingerprint(write_tokens(tmp_path / "first"))
-    assert tokens_fingerprint(write_tokens(tmp_path / "again", wall_seconds=9.0)) == first
-    other = write_tokens(tmp_path / "other", config={"inputs": ["b"]})
-    assert tokens_fingerprint(other) != first
-
-
-def test_a_directory_without_tokens_is_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"holds no tokens\.idx; make it with `bielik tokenize`"):
-        tokens_fingerprint(tmp_path)
-    (tmp_path / "tokens.idx").touch()
-    with pytest.raises(DataError, match="no such manifest"):
-        tokens_fingerprint(tmp_path)
-
-
-def test_the_token_that_closes_documents_is_read_from_the_manifest(tmp_path):
-    tokens = write_tokens(tmp_path / "tokens", results={"end_of_document": 31})
-    assert end_of_document(tokens) == 31
-
-
 def test_the_work_directory_is_a_hidden_neighbour():
     assert work_directory(Path("runs/models/teacher")) == Path("runs/models/.teacher.work")
 
 
 @pytest.fixture
-def config(tmp_path, make_model, monkeypatch):
+def config(tmp_path, make_model, monkeypatch, write_tokens):
     """Settings of a run on real directories, where the engine cannot be imported."""
     monkeypatch.setitem(sys.modules, "nemo_bielik.megatron.engine", None)
     return TrainConfig(
@@ -421,7 +313,7 @@ def config(tmp_path, make_model, monkeypatch):
     )
 
 
-def test_the_manifest_names_what_the_run_starts_from(config, tmp_path):
+def test_the_manifest_names_what_the_run_starts_from(config, tmp_path, write_tokens):
     manifest = prepare("train", config, {"teacher": "hash"})
     assert manifest.inputs == {
         "model": Checkpoint.open(config.model).fingerprint(),
@@ -437,7 +329,7 @@ def test_the_manifest_names_what_the_run_starts_from(config, tmp_path):
     )
 
 
-def test_the_manifest_names_every_part_of_a_blend(config, tmp_path):
+def test_the_manifest_names_every_part_of_a_blend(config, tmp_path, write_tokens):
     parts = [
         write_tokens(tmp_path / name, config={"inputs": [name]}) for name in ("first", "second")
     ]
@@ -453,7 +345,7 @@ def test_the_manifest_names_every_part_of_a_blend(config, tmp_path):
     }
 
 
-def test_all_tokens_of_a_run_are_of_one_tokenizer(config, tmp_path):
+def test_all_tokens_of_a_run_are_of_one_tokenizer(config, tmp_path, write_tokens):
     for name, changes in {
         "other": {"inputs": {"tokenizer": "b"}},
         "ending": {"results": {"end_of_document": 3}},

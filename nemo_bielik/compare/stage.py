@@ -12,6 +12,7 @@ from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.compare.contenders import DEFAULT, LORA, Contender, contender
 from nemo_bielik.compare.measure import Measured
 from nemo_bielik.compare.table import gather, print_table
+from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.stage import EvaluateConfig
@@ -25,7 +26,7 @@ from nemo_bielik.pruning.select import check_target
 from nemo_bielik.pruning.shearing import ShearingConfig
 from nemo_bielik.runs import TEACHER
 from nemo_bielik.shape import Shape
-from nemo_bielik.training import TrainSettings, tokens_fingerprint
+from nemo_bielik.training import TrainSettings
 
 MEASURED = "nemo_bielik.compare.measure:run_measured"
 SCORE = "nemo_bielik.pruning.score:score"

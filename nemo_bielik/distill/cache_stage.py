@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.data.sources import Packing, check_blend, data_fingerprints
 from nemo_bielik.distill.cache_format import STAGE, RecordLayout
 from nemo_bielik.distill.cache_plan import Plan
 from nemo_bielik.errors import ConfigError
@@ -16,15 +17,7 @@ from nemo_bielik.manifest import Manifest
 from nemo_bielik.phases import as_paths
 from nemo_bielik.stages import describe as describe_stage
 from nemo_bielik.stages import is_done
-from nemo_bielik.training import (
-    Packing,
-    ParallelConfig,
-    Precision,
-    check_blend,
-    check_choices,
-    check_layout,
-    data_fingerprints,
-)
+from nemo_bielik.training import ParallelConfig, Precision, check_choices, check_layout
 
 #: Who computes what, which changes nothing but the last digits; a killed run may change it.
 HOW = ("parallel", "micro_batch_size")

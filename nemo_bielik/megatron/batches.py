@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nemo_bielik.data.indexed import has_loss, token_stats
+from nemo_bielik.data.sources import Packing, end_of_document
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.megatron.model import HAS_TRANSFORMER_ENGINE
 from nemo_bielik.megatron.packing import After, Blend, whole_documents
-from nemo_bielik.training import Packing, end_of_document
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from torch.utils.data import Dataset
 
 from nemo_bielik.data.indexed import TokenFiles
 from nemo_bielik.data.packing import Rows, cut_pieces, interleave, pack, truncated_pieces
+from nemo_bielik.data.sources import end_of_document, tokens_fingerprint
 from nemo_bielik.errors import DataError
 from nemo_bielik.files import atomic_file, value_sha256, write_json
 from nemo_bielik.megatron.model import on_rank_zero
-from nemo_bielik.training import end_of_document, tokens_fingerprint
 
 
 class WholeDocuments(Dataset[Any]):

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.data.tiny_polish.baselines import evaluate_baseline
 from nemo_bielik.data.tiny_polish.world import WorldConfig, write_world
 from nemo_bielik.evaluate.ngrams import ngram_perplexity
 from nemo_bielik.files import file_sha256, write_json
 from nemo_bielik.stages import describe, is_done, stage_output
-from nemo_bielik.training import tokens_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
