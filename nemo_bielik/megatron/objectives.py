@@ -25,7 +25,7 @@ from nemo_bielik.distill.token_classes import as_log, class_sums
 from nemo_bielik.distill.top_k import TopK
 from nemo_bielik.megatron.batches import Batch, next_batch
 from nemo_bielik.megatron.output_layer import output_layer, return_hidden
-from nemo_bielik.megatron.teacher import TeacherSource
+from nemo_bielik.megatron.teacher import TeacherSource, teacher_flops_per_token
 from nemo_bielik.planner.flops import forward_flops_per_token, training_flops_per_token
 from nemo_bielik.training import TrainConfig
 
@@ -136,10 +136,8 @@ class StockDistillation:
 
     def flops_per_token(self, config: TrainConfig) -> float:
         """Return the student's and its teacher's."""
-        teacher = Checkpoint.open(self.teacher).arch
-        return student_flops_per_token(config) + forward_flops_per_token(
-            teacher, config.sequence_length
-        )
+        teacher = teacher_flops_per_token(self.teacher, config.sequence_length)
+        return student_flops_per_token(config) + teacher
 
     def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
         """Return Bridge's provider of a teacher and a student."""

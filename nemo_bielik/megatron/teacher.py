@@ -24,7 +24,7 @@ from nemo_bielik.training import Precision, TrainConfig
 
 
 class TeacherSource(Protocol):
-    """A teacher, however it is kept: live beside the student, or (later) in a cache."""
+    """A teacher, however it is kept: live beside the student, run ahead of it, or in a cache."""
 
     def attach(self, provider: GPTModelProvider, config: TrainConfig) -> None:
         """Prepare the student's provider before its model is built."""
