@@ -18,6 +18,7 @@ from megatron.bridge.models.gpt_provider import (
 )
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.core import parallel_state
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.utils import unwrap_model
 
@@ -169,7 +170,9 @@ def distributed_session(seed: int | None = None) -> Iterator[None]:
             if parallel_state.model_parallel_is_initialized():
                 destroy_global_state()
             dist.destroy_process_group()
-            gc.collect()  # the groups' threads end with the last model that knew them
+            # the groups' threads end with the last module that knew them
+            RotaryEmbedding.forward.cache_clear()
+            gc.collect()
 
 
 @contextlib.contextmanager

@@ -1,14 +1,17 @@
 """Functions for the lanes: trainings that end abruptly, go on, or meet with harmful steps."""
 
 import contextlib
+import gc
 import hashlib
 import io
+import os
 import resource
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from megatron.core.models.gpt import GPTModel
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.stage import DistillConfig
@@ -74,6 +77,13 @@ def train_until(config: TrainConfig, micro_batches: int) -> None:
     except EndedAbruptly:
         return
     raise AssertionError("it ran to its end")
+
+
+def left_behind(config: TrainConfig, micro_batches: int | None) -> tuple[int, int]:
+    """Train, or break off after so many passes; return how many models and threads are left."""
+    train_until(config, micro_batches) if micro_batches else train(config)
+    models = sum(isinstance(thing, GPTModel) for thing in gc.get_objects())
+    return models, len(os.listdir("/proc/self/task"))
 
 
 def train_limited(config: TrainConfig, file_bytes: int) -> None:
