@@ -63,6 +63,12 @@ COMMANDS: tuple[Command, ...] = (
         "memory, speed and cost of every layout of a training on a cluster",
     ),
     Command(
+        "plan --cards",
+        "nemo_bielik.planner.cards:CardsConfig",
+        "nemo_bielik.planner.cards:print_cards",
+        "which cards of 16 to 24 GB a model fits, and at what context",
+    ),
+    Command(
         "world",
         "nemo_bielik.data.tiny_polish.stage:MakeWorldConfig",
         "nemo_bielik.data.tiny_polish.stage:make_world",
@@ -161,6 +167,18 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.evaluate.stage:EvaluateConfig",
         "nemo_bielik.evaluate.stage:evaluate",
         "perplexity, minimal pairs and facts of a model",
+    ),
+    Command(
+        "bench",
+        "nemo_bielik.bench.config:BenchConfig",
+        "nemo_bielik.bench.stage:bench",
+        "how fast served models answer: latencies, throughput, ratios",
+    ),
+    Command(
+        "bench --paper",
+        "nemo_bielik.paper.speed:PaperSpeedConfig",
+        "nemo_bielik.paper.speed:print_paper_speed",
+        "the report's speed, and what a roofline predicts from its teacher alone",
     ),
     Command(
         "report",

@@ -28,6 +28,10 @@ class StorageError(BielikError):
     """An output place that is taken, full or not writable."""
 
 
+class ServerError(BielikError):
+    """A server that cannot be started or reached, dies, or answers out of form."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known name closest to `name`, or ``""``."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
