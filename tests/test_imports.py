@@ -32,6 +32,9 @@ LIGHT_STATEMENTS = {
     "cache settings": "import nemo_bielik.distill.cache_stage, nemo_bielik.distill.cache_plan",
     "distillation settings": "import nemo_bielik.distill.stage",
     "comparison settings": "import nemo_bielik.compare.stage",
+    "bench": "import nemo_bielik.bench.stage, nemo_bielik.bench.summary",
+    "bench --paper": "from nemo_bielik.cli import main; main(['bench', '--paper'])",
+    "plan --cards": "from nemo_bielik.cli import main; main(['plan', '--cards'])",
 }
 
 

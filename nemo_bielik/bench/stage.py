@@ -78,8 +78,12 @@ def bench(config: BenchConfig) -> None:
     if not is_done(config.output, manifest):
         started = time.monotonic()
         run = Bench(config, targets, tokenizer, kind, program, open_work(config.output, manifest))
-        with end_on_sigterm():
-            failure = _measure(run)
+        try:
+            with end_on_sigterm():
+                failure = _measure(run)
+        except (KeyboardInterrupt, SystemExit):
+            save_json(run.work / RESULTS_NAME, _results(run, "stopped before its end"))
+            raise
         results = _results(run, failure)
         save_json(run.work / RESULTS_NAME, results)
         if failure:

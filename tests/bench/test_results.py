@@ -1,9 +1,15 @@
 """Ratios, spreads and notes from rounds written by hand."""
 
+from pathlib import Path
+
+import pytest
+
+from nemo_bielik.arch import BIELIK_11B_V3, BIELIK_MINITRON_7B
 from nemo_bielik.bench.config import BenchConfig, Case
 from nemo_bielik.bench.metrics import RequestTimes
 from nemo_bielik.bench.results import case_results, ratios
 from nemo_bielik.bench.rounds import SavedRound
+from nemo_bielik.planner.roofline import bytes_per_token
 
 MS = 1_000_000
 CASE = Case(1, 8, 3)
@@ -38,7 +44,7 @@ def test_a_repeat_that_one_did_not_finish_is_in_no_ratio() -> None:
 
 
 def test_broken_rounds_are_listed_and_left_out_and_short_answers_noted() -> None:
-    config = BenchConfig(output="o", model="m", url="h", output_tokens=(5,))  # type: ignore[arg-type]
+    config = BenchConfig(output=Path("o"), model="m", url="h", output_tokens=(5,))
     case = Case(1, 8, 5)
     rounds = [saved("model", 0, 100), saved("model", 1, 500, failure="died")]
     found = case_results(config, case, rounds, {"model": None}, {"model": "bf16"})
@@ -50,3 +56,26 @@ def test_broken_rounds_are_listed_and_left_out_and_short_answers_noted() -> None
         "model: 1 round(s) broke off and are not in the figures",
     ]
     assert found["roofline"] is None and figures["energy"] is None
+
+
+def test_a_roofline_stands_beside_one_request_at_a_time_only() -> None:
+    config = BenchConfig(
+        output=Path("o"), model="m", student="s", url="h", output_tokens=(3,), device="H200"
+    )
+    archs = {"teacher": BIELIK_11B_V3, "student": BIELIK_MINITRON_7B}
+    precisions = {"teacher": "bf16", "student": "bf16"}
+    rounds = [saved("teacher", 0, 100), saved("student", 0, 50)]
+    found = case_results(config, CASE, rounds, archs, precisions)["roofline"]
+    fitted = found["fitted_on_teacher"]
+    read = [bytes_per_token(arch, "bf16", CASE.context) for arch in archs.values()]
+    predicted = 100 * read[1] / read[0]
+    assert fitted["student_tpot_ms"] == pytest.approx(predicted, abs=1e-3)
+    assert fitted["miss_percent"] == pytest.approx(100 * (predicted / 50 - 1), abs=0.01)
+    assert found["teacher"]["least_tpot_ms"] == pytest.approx(1e3 * read[0] / 4.8e12, abs=1e-3)
+    assert "first token is not predicted" in found["note"]
+
+    many = Case(2, 8, 3)
+    assert case_results(config, many, rounds, archs, precisions)["roofline"] is None
+    mixed = precisions | {"student": "fp8"}  # another format reaches another share
+    found = case_results(config, CASE, rounds, archs, mixed)["roofline"]
+    assert "fitted_on_teacher" not in found and found["student"]["efficiency"] > 0

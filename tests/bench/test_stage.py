@@ -67,15 +67,9 @@ def test_teacher_and_student_in_one_run(
             assert figures["requests"] == 8 and figures["output_tokens"] == 48  # 2 rounds of 4
             assert [row["status"] for row in figures["rounds"]] == ["complete"] * 2
             assert figures["energy"]["method"] == "rated: 700 W"
-        assert len(case["ratios"]["tpot_ms"]["of_repeats"]) == 2
+        # a client that had to wait for its core may see all of a short answer at once: no TPOT
+        assert len(case["ratios"]["request_latency_ms"]["of_repeats"]) == 2
         assert "the server reports no usage" in case["notes"][0]
-    # a roofline is of one sequence at a time; the stub's times know nothing of sizes
-    assert double["roofline"] is None
-    fitted = single["roofline"]["fitted_on_teacher"]
-    shrunk = fitted["student_bytes_per_token"] / fitted["teacher_bytes_per_token"]
-    teacher = single["models"]["teacher"]["tpot_ms"]["p50"]
-    assert fitted["student_tpot_ms"] == pytest.approx(teacher * shrunk, rel=1e-3)
-
     rows = [json.loads(line) for line in (config.output / "requests.jsonl").open()]
     assert len(rows) == 32 and {len(row["itl_ms"]) for row in rows} == {5}
     assert Manifest.load(config.output).results == {"cases": 2, "requests": 32}
@@ -274,3 +268,5 @@ def test_sigterm_keeps_the_rounds_and_says_that_it_continues(
     assert process.returncode == 0 and "the same command continues" in said
     assert "Traceback" not in said
     assert list(rounds.glob("*.json")) and not config.output.exists()
+    head = summary(config.output)
+    assert head["failure"] == "stopped before its end" and head["cases"][0]["models"]["model"]
