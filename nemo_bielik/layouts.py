@@ -14,8 +14,8 @@ from nemo_bielik.files import write_json
 from nemo_bielik.manifest import Manifest
 
 SPEED_SETTINGS = ("parallel", "teacher_parallel", "micro_batch_size", "recompute", "async_save")
-#: What is watched, and how, changes nothing at all and is not recorded.
-_UNRECORDED = ("logging",)
+#: What is watched, and where a run pauses, changes nothing at all and is not recorded.
+_UNRECORDED = ("logging", "stop_after")
 _RECORD = "layouts.json"
 
 

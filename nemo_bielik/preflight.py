@@ -114,6 +114,7 @@ def short_run(config: Any, kind: type) -> Any:
     )
     changes = {"iters": iters, "optim": optim, "output": sibling(config.output, "preflight")}
     changes |= {"eval_interval": 0, "save_interval": 0, "keep": "last", "validation_data": None}
+    changes |= {"stop_after": None}
     # a checkpoint to roll back to is not there yet
     stability = dataclasses.replace(config.stability, policy="stop")
     return kind(**(values | changes | {"stability": stability}))

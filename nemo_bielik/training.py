@@ -180,6 +180,13 @@ class TrainSettings:
     async_save: bool = field(
         default=True, metadata={"help": "train on while a checkpoint is written"}
     )
+    stop_after: int | None = field(
+        default=None,
+        metadata={
+            "help": "pause after this step, the schedule being that of the whole run; 0: only "
+            "validate what it starts from; the same command with another value goes on"
+        },
+    )
     keep: Literal["last", "best"] = field(
         default="last", metadata={"help": "which weights to export; best: lowest validation loss"}
     )
@@ -237,6 +244,7 @@ class TrainSettings:
                 f"optim.warmup_iters is {self.optim.warmup_iters}; it must be below iters "
                 f"({self.iters})"
             )
+        self._check_stop()
         if self.lora.rank % self.parallel.tensor:
             raise ConfigError(
                 f"lora.rank is {self.lora.rank}; it must be a multiple of parallel.tensor "
@@ -247,6 +255,14 @@ class TrainSettings:
                 "lora.rank and keep_zeros exclude each other: merged adapters fill every zero; "
                 "train all weights (lora.rank=0) or give the zeros up"
             )
+
+    def _check_stop(self) -> None:
+        if self.stop_after is None:
+            return
+        _require(self.stop_after >= 0, "stop_after", self.stop_after, "0 or more")
+        if not (self.save_interval if self.stop_after else self.eval_interval):
+            needed = "a save_interval" if self.stop_after else "an eval_interval"
+            raise ConfigError(f"stop_after={self.stop_after} needs {needed} above 0")
 
     def _check_phases(self) -> None:
         self.iters = sum(phase.iters for phase in self.phases)

@@ -138,6 +138,10 @@ class Release(Callback):
         """Remember what is trained."""
         self.model = context.model
 
+    def on_eval_start(self, context: CallbackContext) -> None:
+        """Remember what is only validated."""
+        self.model = context.model
+
     def close(self) -> None:
         """Cut the cycle: nothing is left in the wrappers."""
         for chunk in self.model:

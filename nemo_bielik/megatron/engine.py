@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from megatron.bridge.training.callbacks import Callback
+from megatron.bridge.training.config import ConfigContainer
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.bridge.training.pretrain import pretrain
 
@@ -58,17 +59,25 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
             return
         work = on_rank_zero(lambda: open_work(config.output, manifest))
         with explain_disk_errors(config.output), quiet_threads_on_full_disk():
-            while not _trained(config, objective, work):
+            while (step := _train_on(config, objective, work)) < last_step(config):
                 destroy_global_state()
-            on_rank_zero(lambda: _publish(config, work, manifest))
+            if step == config.iters:
+                on_rank_zero(lambda: _publish(config, work, manifest))
 
 
-def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
-    """Train from the last whole checkpoint to the end of its phase; return whether that is all.
+def last_step(config: TrainConfig) -> int:
+    """Return the step that a run, or this part of it, ends with."""
+    return config.iters if config.stop_after is None else min(config.stop_after, config.iters)
 
-    Where a harmful step rolls it back it is not.
+
+def _train_on(config: TrainConfig, objective: Objective, work: Path) -> int:
+    """Train from the last whole checkpoint to the end of its phase; return the step it ends with.
+
+    Where a harmful step rolls it back, training ends where it began.
     """
     step = last_complete(work / "checkpoints")
+    if config.stop_after is not None and max(config.stop_after, 1) <= step < config.iters:
+        return step
     stretch = stretch_at(config, step)
     on_rank_zero(lambda: note_layout(work, config, step))
     terminate = signal.getsignal(signal.SIGTERM)
@@ -78,10 +87,10 @@ def _trained(config: TrainConfig, objective: Objective, work: Path) -> bool:
     except RollBack as step_back:
         if dist.get_rank() == 0:
             print(f"{step_back}; rolling back to the last checkpoint", file=sys.stderr, flush=True)
-        return False
+        return step
     finally:  # Bridge's handler answers to a run that is over now
         signal.signal(signal.SIGTERM, terminate)
-    return stretch.last_step == config.iters
+    return min(stretch.last_step, last_step(config))
 
 
 def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path) -> None:
@@ -96,7 +105,7 @@ def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path)
     metrics = Metrics(work / "metrics.jsonl", run, config, objective.flops_per_token(config))
     release = Release()
     callbacks: list[Callback] = [release, guard, metrics]
-    if stretch.last_step == run.iters:
+    if min(stretch.last_step, last_step(run)) == run.iters:
         callbacks.append(Export(bridge, config.model, work / "last"))
     if config.keep == "best":
         callbacks.append(BestWeights(bridge, config.model, work / "best"))
@@ -110,12 +119,20 @@ def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path)
     if config.lora.rank:
         adapt(container, config.lora, config.seed)
     container.train.iterations_to_skip = steps_to_skip(guard.incidents)
+    if run.stop_after is not None:
+        _pause(container, run.stop_after)
     with (
         sealed_checkpoints(config.async_save),
         contextlib.closing(metrics),
         contextlib.closing(release),
     ):
         pretrain(container, guard.watch(objective), callbacks=callbacks)
+
+
+def _pause(container: ConfigContainer, step: int) -> None:
+    """Have Bridge end after `step`; the text and the rates stay those of the whole run."""
+    container.train.skip_train = step == 0  # it validates all the same
+    container.train.train_iters = min(container.train.train_iters, max(step, 1))
 
 
 def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
