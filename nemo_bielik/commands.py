@@ -144,6 +144,12 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.compare.stage:describe",
     ),
     Command(
+        "search --plan",
+        "nemo_bielik.search.plan:SearchPlanConfig",
+        "nemo_bielik.search.plan:print_plan",
+        "what a search would cost, candidate by candidate",
+    ),
+    Command(
         "cache-teacher",
         "nemo_bielik.distill.cache_stage:CacheTeacherConfig",
         "nemo_bielik.distill.cache_stage:cache_teacher",

@@ -31,6 +31,8 @@ LIGHT_STATEMENTS = {
     "slicing": "import nemo_bielik.pruning.slice, nemo_bielik.pruning.verify",
     "cache settings": "import nemo_bielik.distill.cache_stage, nemo_bielik.distill.cache_plan",
     "distillation settings": "import nemo_bielik.distill.stage",
+    "search --plan": "from nemo_bielik.cli import main; "
+    "main(['search', '--preset=paper', '--plan'])",
     "comparison settings": "import nemo_bielik.compare.stage",
     "bench": "import nemo_bielik.bench.stage, nemo_bielik.bench.summary",
     "bench --paper": "from nemo_bielik.cli import main; main(['bench', '--paper'])",

@@ -1,4 +1,4 @@
-"""The shapes that a search starts from: the report's ten, the user's own, or a spread of legal ones.
+"""Shapes that a search starts from: the report's ten, the user's own, or a spread of legal ones.
 
 Generated shapes lie on a grid of sizes that kernels like and that the wanted layout divides. From
 those within the limits a diverse list is chosen, farthest point first (Gonzalez, "Clustering to
@@ -20,6 +20,7 @@ from nemo_bielik.option_values import parse_value
 from nemo_bielik.planner.specs import resolve_arch
 from nemo_bielik.pruning.select import PRUNABLE, check_target
 from nemo_bielik.search.limits import Limits, breaches
+from nemo_bielik.training import TrainSettings
 
 PAPER = "paper"
 _SHORT = dict(zip(PRUNABLE, ("layers", "hidden", "ffn", "heads", "groups"), strict=True))
@@ -125,12 +126,14 @@ def _scaled(cut: int, whole: int, size: int) -> int:
     return min(size, max(1, round(size * cut / whole / step) * step))
 
 
-def generate(source: ModelArch, limits: Limits, settings: Generation) -> list[Candidate]:
+def generate(
+    source: ModelArch, limits: Limits, settings: Generation, run: TrainSettings
+) -> list[Candidate]:
     """Return diverse shapes within `limits`, the first one in their middle.
 
     Raises `ConfigError` if fewer than `settings.count` shapes are within them.
     """
-    found = [arch for arch in shapes(source, settings) if not breaches(arch, source, limits)]
+    found = [arch for arch in shapes(source, settings) if not breaches(arch, source, limits, run)]
     if len(found) < settings.count:
         raise ConfigError(
             f"only {len(found)} shapes of {source.name} are within limits, and generate.count is "
@@ -143,13 +146,13 @@ def generate(source: ModelArch, limits: Limits, settings: Generation) -> list[Ca
 def shapes(source: ModelArch, settings: Generation) -> Iterator[ModelArch]:
     """Yield the grid of shapes that can be cut out of `source` and split as `settings` say."""
     unit = math.lcm(settings.multiple, settings.tensor)
-    sizes = [
-        _grid(source.num_layers, settings.pipeline, "num_layers" in settings.vary),
-        _grid(source.hidden_size, settings.multiple, "hidden_size" in settings.vary),
-        _grid(source.ffn_hidden_size, unit, "ffn_hidden_size" in settings.vary),
-        list(_heads(source, settings)),
-    ]
-    for layers, hidden, ffn, (heads, groups) in itertools.product(*sizes):  # type: ignore[misc]
+    layer_counts = _grid(source.num_layers, settings.pipeline, "num_layers" in settings.vary)
+    widths = _grid(source.hidden_size, settings.multiple, "hidden_size" in settings.vary)
+    channels = _grid(source.ffn_hidden_size, unit, "ffn_hidden_size" in settings.vary)
+    attention = list(_heads(source, settings))
+    for layers, hidden, ffn, (heads, groups) in itertools.product(
+        layer_counts, widths, channels, attention
+    ):
         arch = source.replace(
             num_layers=layers,
             hidden_size=hidden,
@@ -186,7 +189,8 @@ def coordinates(archs: Sequence[ModelArch], source: ModelArch) -> Float64:
     """Return each shape's sizes as shares of the original's, [shapes, 5]."""
     whole = [getattr(source, name) for name in PRUNABLE]
     sizes = np.array([[getattr(arch, name) for name in PRUNABLE] for arch in archs], float)
-    return sizes / np.array(whole)
+    shares: Float64 = sizes / np.array(whole)
+    return shares
 
 
 def farthest(points: Float64, count: int) -> list[int]:

@@ -19,7 +19,7 @@ from nemo_bielik.errors import DataError
 
 #: Fewer points fix no curve of three parameters.
 LEAST_POINTS = 6
-_EXPONENTS = np.geomspace(0.05, 3.0, 60)
+_EXPONENTS = np.geomspace(0.05, 3.0, 200)
 _CONFIDENCE = 0.95
 
 
@@ -109,7 +109,7 @@ def _law(t: Float64, losses: Float64, exponent: float) -> _Law:
         floor, scale = 0.0, design[:, 1] @ losses / (design[:, 1] @ design[:, 1])
     residuals = losses - design @ np.array([floor, scale])
     error = float(residuals @ residuals)
-    spread = error / (len(t) - 3) * np.linalg.pinv(design.T @ design)
+    spread: Float64 = error / (len(t) - 3) * np.linalg.pinv(design.T @ design)
     return _Law(float(exponent), float(floor), float(scale), error, spread)
 
 

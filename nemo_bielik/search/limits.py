@@ -11,6 +11,7 @@ from nemo_bielik.planner.memory import kv_cache_bytes, weights_bytes
 from nemo_bielik.planner.parameters import count_one_embedding
 from nemo_bielik.planner.roofline import seconds_per_token
 from nemo_bielik.planner.training_memory import Workload
+from nemo_bielik.training import TrainSettings
 
 #: Share of its bandwidth that a GPU reaches at batch 1: what the report's Table 16 gives for the
 #: original, 18.28 ms a token on an RTX PRO 6000 of 1.79 TB/s.
@@ -38,17 +39,12 @@ class Limits:
         default=0.0, metadata={"help": "most GPU-hours of one whole distillation on `cluster`"}
     )
     cluster: str = field(default="2x8xH200", metadata={"help": "nodes x GPUs x name"})
-    tokens: float = field(default=25e9, metadata={"help": "tokens of that distillation"})
-    sequence_length: int = field(default=4096, metadata={"help": "its tokens a sequence"})
-    global_batch_size: int = field(default=768, metadata={"help": "its sequences a step"})
 
     def __post_init__(self) -> None:
-        for name in ("max_parameters", "min_parameters", "max_memory_gb"):
+        most = ("max_parameters", "max_memory_gb", "max_milliseconds", "max_gpu_hours")
+        for name in (*most, "min_parameters"):
             self._require(name, 0)
-        for name in ("max_milliseconds", "max_gpu_hours"):
-            self._require(name, 0)
-        for name in ("context", "tokens", "sequence_length", "global_batch_size"):
-            self._require(name, 1)
+        self._require("context", 1)
         if 0 < self.max_parameters < self.min_parameters:
             raise ConfigError(
                 f"limits.min_parameters is {self.min_parameters:g}; it must be at most "
@@ -82,30 +78,40 @@ def cost(arch: ModelArch, limits: Limits) -> Cost:
     )
 
 
-def distillation(arch: ModelArch, source: ModelArch, limits: Limits) -> Estimate:
-    """Return the fastest layout in which `arch` is distilled on the cluster beside `source`.
+def distillation(
+    arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str
+) -> Estimate:
+    """Return the fastest layout in which `arch` is distilled; if none fits, its `fits` is False.
 
-    If none fits, its `fits` is False.
+    Args:
+        teacher: the live one beside it; None where a cache takes its place.
     """
-    workload = Workload(arch, source, limits.sequence_length, limits.global_batch_size)
-    return estimates(workload, Cluster.parse(limits.cluster))[0]
+    workload = Workload(arch, teacher, run.sequence_length, run.global_batch_size)
+    return estimates(workload, Cluster.parse(cluster))[0]
 
 
-def gpu_hours(arch: ModelArch, source: ModelArch, limits: Limits) -> float:
-    """Return the GPU-hours of distilling `arch` from `source` on all of the limits' tokens."""
-    seconds = limits.tokens / distillation(arch, source, limits).tokens_per_second
-    return seconds / 3600 * Cluster.parse(limits.cluster).gpus
+def hours(arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str) -> float:
+    """Return the hours of distilling `arch` on all tokens of `run`."""
+    return run.tokens / distillation(arch, teacher, run, cluster).tokens_per_second / 3600
 
 
-@lru_cache(maxsize=4096)
 def _quick_count(arch: ModelArch) -> int:
     """Return `count_one_embedding`; all layers are alike, so two models of few layers tell it."""
-    one, two = (count_one_embedding(arch.replace(name="", num_layers=n)) for n in (1, 2))
+    one, two = _of_one_and_two_layers(arch.replace(name="", num_layers=1))
     return one + (arch.num_layers - 1) * (two - one)
 
 
-def breaches(arch: ModelArch, source: ModelArch, limits: Limits) -> list[str]:
-    """Return which limits a model breaks, each with its figure; none if it keeps to all."""
+@lru_cache(maxsize=8192)
+def _of_one_and_two_layers(arch: ModelArch) -> tuple[int, int]:
+    return count_one_embedding(arch), count_one_embedding(arch.replace(num_layers=2))
+
+
+def breaches(arch: ModelArch, source: ModelArch, limits: Limits, run: TrainSettings) -> list[str]:
+    """Return which limits a model breaks, each with its figure; none if it keeps to all.
+
+    Args:
+        run: the whole distillation of `arch` from `source`, whose GPU-hours may be limited.
+    """
     parameters = _quick_count(arch)
     if limits.max_parameters and parameters > limits.max_parameters:
         return [f"too large: {parameters:,} parameters, limit {limits.max_parameters:,.0f}"]
@@ -115,10 +121,10 @@ def breaches(arch: ModelArch, source: ModelArch, limits: Limits) -> list[str]:
     if limits.max_memory_gb or limits.max_milliseconds:
         found += _runtime_breaches(cost(arch, limits), limits)
     if limits.max_gpu_hours:
-        hours = gpu_hours(arch, source, limits)
-        if hours > limits.max_gpu_hours:
+        taken = hours(arch, source, run, limits.cluster) * Cluster.parse(limits.cluster).gpus
+        if taken > limits.max_gpu_hours:
             found.append(
-                f"too dear: {hours:,.0f} GPU-hours on {limits.cluster}, limit "
+                f"too dear: {taken:,.0f} GPU-hours on {limits.cluster}, limit "
                 f"{limits.max_gpu_hours:,.0f}"
             )
     return found

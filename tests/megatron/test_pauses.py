@@ -91,12 +91,13 @@ def test_a_part_ends_with_its_validation_and_checkpoint(paused):
 def test_what_it_starts_from_is_validated_as_plain_transformers_would(
     call, paused, student, teacher, held_out, tmp_path
 ):
-    samples = call(
-        "engine_cases:packed_samples", held_out, BATCH, LENGTH, 1, VOCAB_SIZE, tmp_path
-    )[0]
+    samples = call("engine_cases:packed_samples", held_out, BATCH, LENGTH, 1, VOCAB_SIZE, tmp_path)[
+        0
+    ]
     with torch.no_grad():
         given, wanted = (
-            plain.packed_logits(plain.load(model), samples["tokens"]) for model in (student, teacher)
+            plain.packed_logits(plain.load(model), samples["tokens"])
+            for model in (student, teacher)
         )
     kl = plain.masked_mean(plain.token_kl(given, wanted, 1.0), samples["tokens"]).item()
     assert figures(paused[0], "validation_loss")[0] == pytest.approx(kl, rel=1e-4)
