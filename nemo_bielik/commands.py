@@ -144,6 +144,13 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.compare.stage:describe",
     ),
     Command(
+        "search",
+        "nemo_bielik.search.stage:SearchConfig",
+        "nemo_bielik.search.stage:search",
+        "the smaller shape that distils best: short trials of all, longer ones of the best",
+        "nemo_bielik.search.stage:describe",
+    ),
+    Command(
         "search --plan",
         "nemo_bielik.search.plan:SearchPlanConfig",
         "nemo_bielik.search.plan:print_plan",

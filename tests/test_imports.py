@@ -31,6 +31,7 @@ LIGHT_STATEMENTS = {
     "slicing": "import nemo_bielik.pruning.slice, nemo_bielik.pruning.verify",
     "cache settings": "import nemo_bielik.distill.cache_stage, nemo_bielik.distill.cache_plan",
     "distillation settings": "import nemo_bielik.distill.stage",
+    "search settings": "import nemo_bielik.search.stage, nemo_bielik.search.page",
     "search --plan": "from nemo_bielik.cli import main; "
     "main(['search', '--preset=paper', '--plan'])",
     "comparison settings": "import nemo_bielik.compare.stage",

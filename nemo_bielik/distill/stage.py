@@ -8,6 +8,7 @@ from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.cache_format import TeacherCache
 from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.errors import CheckpointError, ConfigError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.stages import is_done
 from nemo_bielik.training import ParallelConfig, TrainConfig, check_layout, prepare
 
@@ -133,9 +134,14 @@ def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     same_tokenizer(student.directory, teacher.directory)
 
 
+def recipe(config: DistillConfig) -> Manifest:
+    """Check what a distillation starts from and return its manifest, without the engine."""
+    return prepare("distill", config, _check_teacher(config))
+
+
 def distill(config: DistillConfig) -> None:
     """Distil the teacher into `config.model` and export the result as `config.output`."""
-    manifest = prepare("distill", config, _check_teacher(config))
+    manifest = recipe(config)
     if is_done(config.output, manifest):
         return
 

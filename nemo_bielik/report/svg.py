@@ -144,6 +144,9 @@ _SHAPES: dict[str, Callable[[float, float, float], Markup]] = {
     "structured": _circle,
     "unstructured": _TRIANGLE,
     "pattern": _SQUARE,
+    "selected": _polygon((0, -1.15), (1.15, 0), (0, 1.15), (-1.15, 0)),
+    "sub-optimal": _SQUARE,
+    "unstable": _cross,
 }
 
 

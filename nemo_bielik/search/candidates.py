@@ -83,6 +83,8 @@ def _resolve(spec: str, source: ModelArch) -> Candidate:
     words, at, rate = spec.partition("@")
     arch = resolve_arch(words, source)
     check_target(source, arch)
+    if shape_name(arch, source) == "whole":
+        raise ConfigError(f"{spec}: cuts nothing; give at least one smaller size")
     name = shape_name(arch, source) if ":" in words else arch.name
     if not at:
         return Candidate(name, arch.replace(name=name))

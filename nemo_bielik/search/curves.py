@@ -109,7 +109,7 @@ def _law(t: Float64, losses: Float64, exponent: float) -> _Law:
         floor, scale = 0.0, design[:, 1] @ losses / (design[:, 1] @ design[:, 1])
     residuals = losses - design @ np.array([floor, scale])
     error = float(residuals @ residuals)
-    spread: Float64 = error / (len(t) - 3) * np.linalg.pinv(design.T @ design)
+    spread = error / (len(t) - 3) * np.linalg.pinv(design.T @ design).astype(np.float64)
     return _Law(float(exponent), float(floor), float(scale), error, spread)
 
 

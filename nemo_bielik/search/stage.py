@@ -1,0 +1,296 @@
+"""``bielik search``: many shapes, short distillations of all, longer ones of the best, one.
+
+One scoring pass and one teacher cache serve all candidates. Every part of the work is a stage that
+is skipped when it is done, and every decision is taken from what the trials' metrics say up to the
+end of a rung (`trial.py`), so a search that was killed at any moment goes on to the same ranking.
+"""
+
+import contextlib
+import io
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nemo_bielik.arch import ModelArch
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.data.sources import tokens_fingerprint
+from nemo_bielik.distill.cache_stage import CacheTeacherConfig
+from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.files import atomic_file, write_json
+from nemo_bielik.launch.lanes import Lanes, collect
+from nemo_bielik.pipeline import DISTILL, ENGINE, SCORE
+from nemo_bielik.progress import progress
+from nemo_bielik.pruning.methods import find_method
+from nemo_bielik.pruning.prune import PruneConfig, prune
+from nemo_bielik.pruning.score import ScoreConfig
+from nemo_bielik.pruning.select import PRUNABLE
+from nemo_bielik.search.candidates import Candidate
+from nemo_bielik.search.decisions import Decisions
+from nemo_bielik.search.gather import gather, in_words
+from nemo_bielik.search.halving import Schedule
+from nemo_bielik.search.settings import SearchSettings
+from nemo_bielik.search.trial import Trial
+from nemo_bielik.search.verdicts import StabilityLimits
+
+CACHE = "nemo_bielik.distill.cache_stage:cache_teacher"
+CUT = "nemo_bielik.search.stage:cut"
+PAGE = "search.html"
+
+
+@dataclass(kw_only=True)
+class SearchConfig(SearchSettings):
+    """Find the smaller shape of a model that distils best; `bielik search --plan` only reckons."""
+
+    model: Path = field(metadata={"help": "model directory to make smaller"})
+    calibration: Path = field(metadata={"help": "tokens that the cut may look at"})
+    train_data: Path = field(metadata={"help": "tokens to distil on"})
+    validation_data: Path = field(metadata={"help": "held-out tokens that candidates compete on"})
+    output: Path = field(metadata={"help": "directory of the search"})
+    method: str = field(default="minitron", metadata={"help": "pruning method of all cuts"})
+    score_samples: int = field(default=256, metadata={"help": "calibration sequences"})
+    teacher: Literal["cached", "live"] = field(
+        default="cached", metadata={"help": "run the original once and keep it on disk, or always"}
+    )
+    cache_k: int = field(default=64, metadata={"help": "tokens kept of its distributions"})
+    after_cut: int = field(
+        default=0, metadata={"help": "candidates, best right after the cut, that train; 0: all"}
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [1], metadata={"help": "orders of the text; each is a trial"}
+    )
+    judge: StabilityLimits = field(default_factory=StabilityLimits)
+    lanes: int = field(default=2, metadata={"help": "stages or ranks that run side by side"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        method = find_method(self.method)
+        if not method.structured or method.statistics == "masks":
+            raise ConfigError(
+                f"method is {self.method}; a search cuts many shapes by one scoring, which "
+                "minitron, shortgpt and llm-pruner can"
+            )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds is {self.seeds}; give different ones, at least one")
+        if self.after_cut < 0:
+            raise ConfigError(f"after_cut is {self.after_cut}; it must be 0 (all) or more")
+        if self.recovery.stop_after is not None:
+            raise ConfigError("recovery.stop_after is set; the search itself pauses its trials")
+        if self.lanes < self.recovery.parallel.processes:
+            raise ConfigError(
+                f"lanes is {self.lanes}; recovery.parallel needs {self.recovery.parallel.processes}"
+            )
+
+
+def describe(config: SearchConfig) -> list[str]:
+    """Return the lines that ``--dry-run`` adds: candidates, limits, rungs and their cost."""
+    return Search(config).plan_lines()
+
+
+def search(config: SearchConfig) -> None:
+    """Search; write ``search.json`` and ``search.html`` and print the ranking.
+
+    Raises `DataError` if no candidate is left, for limits or for instability.
+    """
+    found = Search(config)
+    print("\n".join(found.plan_lines()), flush=True)
+    with Lanes(config.lanes) as lanes:
+        lanes.warm(ENGINE)
+        result = run_search(found, lanes)
+    print(in_words(result))
+    print(f"page: {config.output / PAGE}")
+
+
+def run_search(found: "Search", lanes: Lanes) -> dict[str, Any]:
+    """Search in `lanes`, write both files and return the content of ``search.json``."""
+    result = gather(found, found.run(lanes))
+    write_json(found.root / "search.json", result)
+    from nemo_bielik.search.page import render
+
+    with atomic_file(found.root / PAGE) as scratch:
+        scratch.write_text(render(result), encoding="utf-8")
+    return result
+
+
+def cut(config: PruneConfig) -> None:
+    """Prune without what the stage prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        prune(config)
+
+
+class Search:
+    """Where everything lies, and the stages to run."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config, self.root = config, config.output
+        self.source: ModelArch = Checkpoint.open(config.model).arch.replace(name="source")
+        for tokens in (config.calibration, config.train_data, config.validation_data):
+            tokens_fingerprint(tokens)
+        self.candidates = config.choose(self.source)
+        self.refused = {
+            candidate.name: reasons
+            for candidate in self.candidates
+            if (reasons := config.breaches(candidate, self.source))
+        }
+        self.entered = [c for c in self.candidates if c.name not in self.refused]
+        if not self.entered:
+            raise ConfigError(
+                f"all {len(self.candidates)} candidates break a limit, the first one: "
+                f"{next(iter(self.refused.values()))[0]}; widen limits"
+            )
+
+    @property
+    def schedule(self) -> Schedule:
+        """The rungs for those that train."""
+        entered = len(self.entered)
+        return self.config.schedule(min(self.config.after_cut or entered, entered))
+
+    def plan_lines(self) -> list[str]:
+        """Return what will be done and what it costs, a line each."""
+        schedule, run = self.schedule, self.config.recovery
+        tokens, seeds = run.global_batch_size * run.sequence_length, len(self.config.seeds)
+        lines = [f"  {name}: {'; '.join(why)}" for name, why in self.refused.items()]
+        lines += [
+            f"  rung {number}: {rung.entrants} candidates from step {rung.first_step:,} to "
+            f"{rung.last_step:,}"
+            for number, rung in enumerate(schedule.rungs, start=1)
+        ]
+        return [
+            f"{len(self.candidates)} candidates, {len(self.entered)} within limits, "
+            f"{seeds} seed{'s' if seeds > 1 else ''}",
+            *lines,
+            f"{schedule.steps * tokens * seeds:,} tokens at most, {schedule.share:.1%} of "
+            f"{schedule.exhaustive_steps * tokens * seeds:,} for all to the end",
+        ]
+
+    def pruned(self, candidate: Candidate) -> Path:
+        """The model right after the cut."""
+        return self.root / "pruned" / candidate.arch.name
+
+    def trials(self, candidates: list[Candidate]) -> list[Trial]:
+        """Return the trials of some candidates, every seed of each."""
+        return [
+            Trial(c, seed, self._run(c, seed)) for c in candidates for seed in self.config.seeds
+        ]
+
+    def run(self, lanes: Lanes) -> Decisions:
+        """Cut all candidates, train them rung by rung, and decide who goes on."""
+        self._prepare(lanes)
+        decisions = Decisions(self.entered, self.config)
+        self.train(self.trials(self.entered), 0, lanes, "right after the cut")
+        decisions.begin(self.trials(self.entered))
+        for number, rung in enumerate(self.schedule.rungs, start=1):
+            alive = decisions.alive
+            if alive:
+                self.train(self.trials(alive), rung.last_step, lanes, f"rung {number}")
+                decisions.judge(number - 1, self.schedule, self.trials(alive))
+        if not decisions.alive:
+            raise DataError(
+                f"no candidate was stable: {decisions.summary()}; lower recovery.optim.max_lr"
+            )
+        return decisions
+
+    def train(self, trials: list[Trial], step: int, lanes: Lanes, what: str) -> None:
+        """Bring trials to `step`, side by side where one process serves each.
+
+        One that the engine stopped has its incident on record; any other error is raised.
+        """
+        missing = [trial for trial in trials if not trial.is_done(step)]
+        bar = progress(total=len(trials), initial=len(trials) - len(missing), desc=what)
+        if self.config.recovery.parallel.processes > 1:
+            for trial in missing:
+                self._settle(trial, step, lambda t=trial: lanes.run(DISTILL, t.part(step)))
+                bar.update()
+            return
+        running: list[tuple[Trial, Future[None]]] = [
+            (trial, lanes.submit(DISTILL, trial.part(step))) for trial in missing
+        ]
+        for trial, future in running:
+            self._settle(trial, step, lambda f=future: collect([f]))
+            bar.update()
+
+    def _settle(self, trial: Trial, step: int, wait: Any) -> None:
+        try:
+            wait()
+        except DataError:
+            if not trial.record().incident_by(step or 1):
+                raise
+
+    def _prepare(self, lanes: Lanes) -> None:
+        """Score once, cut every shape, run the teacher once for each order of the text."""
+        if find_method(self.config.method).statistics:
+            lanes.run(SCORE, self._score())
+        collect(
+            [
+                lanes.submit(CUT, self._cut(c))
+                for c in {c.arch.name: c for c in self.entered}.values()
+            ]
+        )
+        if self.config.teacher == "cached":
+            for seed in self.config.seeds:
+                lanes.run(CACHE, self._cache(seed))
+
+    def _score(self) -> ScoreConfig:
+        run = self.config.recovery
+        return ScoreConfig(
+            model=self.config.model,
+            data=self.config.calibration,
+            output=self.root / "scores",
+            method=self.config.method,
+            samples=self.config.score_samples,
+            sequence_length=run.sequence_length,
+            micro_batch_size=run.micro_batch_size,
+            precision=run.precision,
+            parallel=run.parallel,
+        )
+
+    def _cut(self, candidate: Candidate) -> PruneConfig:
+        sizes = {name: getattr(candidate.arch, name) for name in PRUNABLE}
+        return PruneConfig(
+            model=self.config.model,
+            scores=self.root / "scores" if find_method(self.config.method).statistics else None,
+            output=self.pruned(candidate),
+            method=self.config.method,
+            **{name: size for name, size in sizes.items() if size != getattr(self.source, name)},
+        )
+
+    def _cache(self, seed: int) -> CacheTeacherConfig:
+        run = self.config.recovery
+        return CacheTeacherConfig(
+            teacher=self.config.model,
+            train_data=[self.config.train_data],
+            validation_data=self.config.validation_data,
+            output=self.root / "teacher" / f"seed{seed}",
+            packing=run.packing,
+            iters=run.iters,
+            global_batch_size=run.global_batch_size,
+            eval_iters=run.eval_iters,
+            sequence_length=run.sequence_length,
+            seed=seed,
+            k=min(self.config.cache_k, self.source.vocab_size),
+            micro_batch_size=run.micro_batch_size,
+            precision=run.precision,
+            parallel=run.parallel,
+        )
+
+    def _run(self, candidate: Candidate, seed: int) -> DistillConfig:
+        """Return a candidate's whole run."""
+        run = self.config.recovery
+        optim = run.optim
+        if candidate.max_lr is not None:
+            share = optim.min_lr / optim.max_lr
+            optim = replace(optim, max_lr=candidate.max_lr, min_lr=share * candidate.max_lr)
+        settings = replace(
+            run, seed=seed, optim=optim, save_interval=run.save_interval or run.eval_interval
+        )
+        cached = self.config.teacher == "cached"
+        return DistillConfig(
+            model=self.pruned(candidate),
+            teacher=None if cached else self.config.model,
+            cache=self._cache(seed).output if cached else None,
+            train_data=[self.config.train_data],
+            validation_data=self.config.validation_data,
+            output=self.root / "trials" / f"{candidate.name}-seed{seed}",
+            **settings.fields(),
+        )

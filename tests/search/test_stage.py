@@ -1,0 +1,238 @@
+"""A whole search on a tiny model: planted failures, a kill, and what is refused at the start."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_room import TEACHER
+
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.config_text import to_plain
+from nemo_bielik.errors import BielikError, ConfigError, DataError, StorageError
+from nemo_bielik.launch.tasks import Task, command_words
+from nemo_bielik.manifest import Manifest
+from nemo_bielik.pipeline import DISTILL
+from nemo_bielik.search.limits import Limits
+from nemo_bielik.search.stage import Search, SearchConfig, describe, run_search
+from nemo_bielik.search.verdicts import SELECTED, STOPPED, SUB_OPTIMAL, UNSTABLE
+from nemo_bielik.training import OptimConfig, TrainSettings
+
+SHAPES = ("source:num_layers=5", "source:ffn_hidden_size=24", "source:hidden_size=24")
+SLOW = "source:ffn_hidden_size=35"
+WILD = "source:num_layers=4@max_lr=40"
+HOPELESS = "source:num_layers=4,ffn_hidden_size=8@max_lr=1e-7"
+
+
+@pytest.fixture(scope="module")
+def model(make_model: Callable[..., Path]) -> Path:
+    return make_model(seed=1, **TEACHER)
+
+
+@pytest.fixture(scope="module")
+def settings(model: Path, tokens: Path, held_out: Path, tmp_path_factory: Any) -> SearchConfig:
+    """Six shapes of which one is too large, one will diverge and one learns nothing."""
+    return SearchConfig(
+        model=model,
+        calibration=tokens,
+        train_data=tokens,
+        validation_data=held_out,
+        output=tmp_path_factory.mktemp("search") / "whole",
+        candidates=[*SHAPES, WILD, HOPELESS, SLOW],
+        limits=Limits(max_parameters=37_000, context=32),
+        score_samples=8,
+        cache_k=48,
+        recovery=TrainSettings(
+            iters=48,
+            sequence_length=32,
+            global_batch_size=8,
+            micro_batch_size=8,
+            eval_interval=6,
+            eval_iters=1,
+            optim=OptimConfig(max_lr=1e-2, min_lr=1e-3, warmup_iters=1),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def found(settings: SearchConfig, lanes: Any) -> dict[str, Any]:
+    return run_search(Search(settings), lanes)
+
+
+def verdicts(found: dict[str, Any]) -> dict[str, str]:
+    return {row["name"]: row["verdict"]["word"] for row in found["candidates"]}
+
+
+def row_of(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in found["candidates"] if row["name"] == name)
+
+
+def test_every_candidate_has_the_verdict_that_was_planted(found):
+    words = verdicts(found)
+    assert words["layers4-lr40"] == UNSTABLE
+    assert words["layers4-ffn8-lr1e-07"] == STOPPED
+    assert words["ffn35"] == SUB_OPTIMAL
+    others = [words[name] for name in ("layers5", "ffn24", "hidden24")]
+    assert sorted(others) == [SELECTED, STOPPED, SUB_OPTIMAL] or others.count(SELECTED) == 1
+    assert words[found["selected"]] == SELECTED
+
+
+def test_the_unstable_one_ended_on_the_first_rung_for_divergence(found):
+    row = row_of(found, "layers4-lr40")
+    assert row["verdict"]["reason"].startswith("diverged: ")
+    assert row["verdict"]["numbers"]["step"] == found["rungs"][0]["last_step"]
+    numbers = row["verdict"]["numbers"]
+    assert numbers["kl"] is None or numbers["kl"] > numbers["kl_after_cut"]
+
+
+def test_the_hopeless_one_ended_on_the_first_rung_because_it_cannot_win(found):
+    row = row_of(found, "layers4-ffn8-lr1e-07")
+    assert row["verdict"]["reason"].startswith("cannot win: ")
+    numbers = row["verdict"]["numbers"]
+    assert numbers["step"] == found["rungs"][0]["last_step"]
+    assert numbers["predicted_low"] > numbers["leader_reached"]
+
+
+def test_what_breaks_a_limit_never_trains(found):
+    row = row_of(found, "ffn35")
+    assert row["tokens"] == 0 and row["trials"] == []
+    assert row["verdict"]["reason"].startswith("too large: ")
+
+
+def test_the_selected_model_is_that_of_the_run_without_pauses(settings, found, lanes, tmp_path):
+    search = Search(settings)
+    (candidate,) = [c for c in search.candidates if c.name == found["selected"]]
+    (trial,) = search.trials([candidate])
+    whole = replace(trial.config, output=tmp_path / "whole")
+    lanes.run(DISTILL, whole)
+    weights = [run.output / "model.safetensors" for run in (trial.config, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert Path(found["model"]) == trial.config.output
+    assert Checkpoint.open(whole.output).arch.num_layers == candidate.arch.num_layers
+
+
+def test_tokens_are_counted_from_what_was_trained(settings, found):
+    a_step = 8 * 32
+    trained = sum(
+        Manifest.load(path).results["tokens"] for path in settings.output.glob("trials/*-seed1")
+    )
+    for path in settings.output.glob("trials/.*.work"):
+        lines = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+        trained += a_step * max((line["step"] for line in lines if "loss" in line), default=0)
+    assert found["cost"]["tokens"] == trained
+    assert found["cost"]["exhaustive_tokens"] == 5 * 48 * a_step
+    assert found["cost"]["share"] == trained / (5 * 48 * a_step)
+
+
+def test_one_scoring_and_one_teacher_serve_all(settings, found):
+    assert [path.name for path in (settings.output / "teacher").iterdir()] == ["seed1"]
+    manifests = [Manifest.load(path) for path in settings.output.glob("pruned/*")]
+    assert len(manifests) == 5
+    assert len({manifest.inputs["scores"] for manifest in manifests}) == 1
+
+
+def test_the_planned_sizes_are_those_of_the_models_that_were_cut(settings, found):
+    for row in found["candidates"]:
+        for path in settings.output.glob(f"pruned/{row['name'].split('-lr')[0]}"):
+            tensors = Checkpoint.open(path).tensors.items()
+            counted = sum(math.prod(t.shape) for name, t in tensors if name != "lm_head.weight")
+            assert row["parameters"] == counted
+
+
+def test_a_search_that_is_done_changes_nothing(settings, found, lanes):
+    before = {p: p.stat().st_mtime_ns for p in settings.output.glob("trials/**/*") if p.is_file()}
+    assert run_search(Search(settings), lanes) == found
+    after = {p: p.stat().st_mtime_ns for p in settings.output.glob("trials/**/*") if p.is_file()}
+    assert after == before
+
+
+@pytest.fixture
+def killed(settings: SearchConfig, tmp_path: Path) -> Iterator[SearchConfig]:
+    """The same search as a process of its own, killed in the middle of a rung."""
+    config = replace(settings, output=tmp_path / "killed")
+    words = command_words(Task("search", config))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nemo_bielik", *words], start_new_session=True, env=os.environ
+    )
+    deadline = time.monotonic() + 300
+    while not any(map(is_on_its_way, (config.output / "trials").glob(".*.work"))):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    yield config
+
+
+def is_on_its_way(work: Path) -> bool:
+    """Whether a trial has taken some steps of its first rung, but not all."""
+    metrics = work / "metrics.jsonl"
+    return metrics.is_file() and metrics.read_text().count('"loss"') >= 2
+
+
+def test_a_killed_search_goes_on_to_the_same_ranking(killed, found, lanes):
+    assert not (killed.output / "search.json").exists()
+    again = run_search(Search(killed), lanes)
+    assert again["rounds"] == found["rounds"]
+    for mine, theirs in zip(again["candidates"], found["candidates"], strict=True):
+        assert mine["verdict"] == theirs["verdict"]
+        assert mine["tokens"] == theirs["tokens"]
+
+
+def test_other_settings_in_the_same_place_are_refused(settings, found, lanes):
+    other = replace(settings.recovery, global_batch_size=16, micro_batch_size=16)
+    with pytest.raises(StorageError, match="already made") as caught:
+        run_search(Search(replace(settings, recovery=other)), lanes)
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_being_stable_is_one_line(settings, lanes, tmp_path):
+    config = replace(
+        settings, candidates=[WILD], output=tmp_path / "wild", limits=Limits(context=32)
+    )
+    with pytest.raises(DataError, match="no candidate was stable: layers4-lr40: unstable, diver"):
+        run_search(Search(config), lanes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "wanda"}, "method is wanda; a search cuts many shapes by one scoring"),
+        ({"seeds": [1, 1]}, "seeds is"),
+        ({"after_cut": -1}, "after_cut is -1"),
+        ({"lanes": 0}, "lanes is 0"),
+        ({"candidates": ["source"]}, "source: cuts nothing"),
+        ({"limits": Limits(max_parameters=9)}, "all 6 candidates break a limit"),
+        ({"validation_data": Path("nowhere")}, r"nowhere: holds no tokens\.idx"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_runs(settings, changes, said, tmp_path):
+    with pytest.raises(BielikError, match=said) as caught:
+        describe(replace(settings, output=tmp_path / "none", **changes))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "none").exists()
+
+
+def test_rungs_that_no_validation_ends_are_refused(settings):
+    with pytest.raises(ConfigError, match="must be above 0 and divide recovery"):
+        replace(settings, recovery=replace(settings.recovery, eval_interval=7))
+
+
+def test_the_dry_run_tells_rungs_and_cost(settings):
+    said = describe(settings)
+    assert said[0] == "6 candidates, 5 within limits, 1 seed"
+    assert said[1].startswith("  ffn35: too large: ")
+    # batches of 8 × 32; five candidates take 18 steps and two of them 30 more, of 5 × 48
+    assert said[-1] == "38,400 tokens at most, 62.5% of 61,440 for all to the end"
+
+
+def test_the_settings_are_in_the_result(settings, found):
+    assert found["settings"] == to_plain(settings)
+    assert json.loads((settings.output / "search.json").read_text()) == found
