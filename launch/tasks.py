@@ -74,6 +74,8 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)) and any(map(dataclasses.is_dataclass, value)):
         return json.dumps([_record(item) for item in value])
+    if isinstance(value, (list, tuple)) and any("," in str(item) for item in value):
+        return json.dumps([str(item) for item in value])
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(_text, value)) + "]"
     return str(getattr(value, "value", value))

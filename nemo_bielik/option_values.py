@@ -70,8 +70,7 @@ def metavar(kind: Any) -> str:
 
 def _parse_list(kind: Any, given: Any, where: str) -> Any:
     if isinstance(given, str):
-        inner = given.strip().removeprefix("[").removesuffix("]")
-        given = [part.strip() for part in inner.split(",")] if inner else []
+        given = _json_strings(given) or _separated(given)
     container = get_origin(kind) or kind
     arguments = get_args(kind) or (str,)
     if container is tuple and Ellipsis not in arguments and get_args(kind):
@@ -79,6 +78,21 @@ def _parse_list(kind: Any, given: Any, where: str) -> Any:
             raise ConfigError(f"{where}: takes {len(arguments)} values, got {len(given)}")
         return tuple(parse_value(a, g, where) for a, g in zip(arguments, given, strict=True))
     return container(parse_value(arguments[0], item, where) for item in given)
+
+
+def _separated(text: str) -> list[str]:
+    inner = text.strip().removeprefix("[").removesuffix("]")
+    return [part.strip() for part in inner.split(",")] if inner else []
+
+
+def _json_strings(text: str) -> list[str]:
+    """Return the items of a JSON list of strings, which may hold commas; none if it is no such."""
+    try:
+        items = json.loads(text)
+    except ValueError:
+        return []
+    is_strings = isinstance(items, list) and all(isinstance(item, str) for item in items)
+    return items if is_strings else []
 
 
 def _record_class(kind: Any) -> type | None:

@@ -4,14 +4,14 @@ Shape and colour say the kind of a contender; an outline is right after the cut,
 after recovery.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from nemo_bielik.report import svg
 
-_LABEL, _VALUE, _TOP, _BOTTOM, _ROW = 118.0, 68.0, 22.0, 10.0, 28.0
+LEAST_LABEL, _VALUE, _TOP, _BOTTOM, _ROW = 118.0, 68.0, 22.0, 10.0, 28.0
 _MARK = 5.5
 #: Width of a letter of a label at most, and the height of its line.
 _LETTER, _LINE = 6.7, 13.0
@@ -49,6 +49,11 @@ class Point:
     hint: str
 
 
+def label_width(names: Iterable[str]) -> float:
+    """Return the room that the longest name of a row takes, `LEAST_LABEL` at least."""
+    return max([LEAST_LABEL, *(_LETTER * len(name) + 20 for name in names)])
+
+
 def dumbbells(
     rows: Sequence[Dumbbell],
     label: str,
@@ -59,7 +64,7 @@ def dumbbells(
     original: float,
 ) -> Markup:
     """Draw the rows over ``scale(left, right)``; a line marks what the original reaches."""
-    places = scale(_LABEL, width - 2 * _VALUE - 6)
+    places = scale(label_width(row.name for row in rows), width - 2 * _VALUE - 6)
     height = _TOP + _ROW * len(rows) + _BOTTOM
     heads = [
         svg.text(width - _VALUE, 12, "cut", class_="end faint"),
@@ -81,7 +86,7 @@ def _dumbbell(
     )
     end = svg.marker(row.kind, scale(row.after), y, _MARK, f"{row.name} recovered: {after}")
     return svg.group(
-        svg.text(_LABEL - 14, y + 4, row.name, class_="end"),
+        svg.text(scale.start - 14, y + 4, row.name, class_="end"),
         svg.segment(scale.start, y, scale.end, y, class_="rail"),
         svg.segment(scale(row.before), y, scale(row.after), y, class_="whisker"),
         svg.group(start, class_="outline"),
@@ -101,7 +106,7 @@ def bars(
     At most two `lines` cross all rows, the smaller first: their names stand to either side.
     """
     longest = max([row.whole for row in rows] + [place for _, place in lines]) or 1.0
-    scale = svg.Scale(0, longest, _LABEL, width - 1.2 * _VALUE)
+    scale = svg.Scale(0, longest, label_width(row.name for row in rows), width - 1.2 * _VALUE)
     height = _TOP + _ROW * len(rows) + _BOTTOM
     marks = []
     for (name, place), side in zip(lines, ("end", None), strict=False):
@@ -115,8 +120,8 @@ def bars(
 def _bar(row: Bar, scale: svg.Scale, y: float, width: float) -> Markup:
     start, used, whole = scale(0), scale(row.used), scale(row.whole)
     parts = [
-        svg.text(_LABEL - 18, y + 4, row.name, class_="end"),
-        svg.marker(row.kind, _LABEL - 8, y, 4.0),
+        svg.text(start - 18, y + 4, row.name, class_="end"),
+        svg.marker(row.kind, start - 8, y, 4.0),
         svg.rect(start, y - 7, used - start, 14.0, class_="amount"),
     ]
     if row.used < row.whole:

@@ -83,6 +83,10 @@ def _resolve(spec: str, source: ModelArch) -> Candidate:
     words, at, rate = spec.partition("@")
     arch = resolve_arch(words, source)
     check_target(source, arch)
+    if arch.ffn_hidden_size % 2:  # Megatron-Bridge 0.3.1 warms its kernels up on two halves of it
+        raise ConfigError(
+            f"{spec}: ffn_hidden_size is {arch.ffn_hidden_size}; the engine trains even ones only"
+        )
     if shape_name(arch, source) == "whole":
         raise ConfigError(f"{spec}: cuts nothing; give at least one smaller size")
     name = shape_name(arch, source) if ":" in words else arch.name

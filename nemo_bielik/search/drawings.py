@@ -11,11 +11,11 @@ from nemo_bielik.compare import drawings
 from nemo_bielik.compare.panels import Panel
 from nemo_bielik.report import svg
 from nemo_bielik.report.curves import Curve, loss_chart
-from nemo_bielik.report.wording import count, number
+from nemo_bielik.report.wording import count, listed, number
 from nemo_bielik.search.verdicts import SELECTED, STOPPED, SUB_OPTIMAL, UNSTABLE
 
 _WIDTH, _WIDE = 466.0, 920.0
-_LABEL, _ROW, _TOP = 130.0, 24.0, 30.0
+_ROW, _TOP = 24.0, 30.0
 #: The CSS class and the mark of each verdict.
 KINDS = {SELECTED: "selected", SUB_OPTIMAL: "sub-optimal", UNSTABLE: "unstable", STOPPED: "stopped"}
 
@@ -64,8 +64,12 @@ def pareto_panel(found: dict[str, Any]) -> Panel:
     heading = f"KL after {count(after['tokens'])} tokens against speed"
     ticks = (drawings.axis_number, drawings.axis_number)
     drawing = drawings.scatter(points, heading, _WIDTH, (across, up), ticks, words)
-    front = ", ".join(found["pareto_front"])
-    remark = f"Down and to the left is better. On the front, memory counted too: {front}."
+    fronts = [
+        f"after {one['name']} {listed(one['pareto_front'])}"
+        for one in found["rounds"]
+        if one["step"]
+    ]
+    remark = f"Down and left is better. On the front, memory counted too: {'; '.join(fronts)}."
     return Panel(heading, drawing, legend(found), remark)
 
 
@@ -81,7 +85,7 @@ def cut_panel(found: dict[str, Any]) -> Panel:
     text = partial(number, digits=3)
     heading = "KL right after the cut, and where each ended"
     drawing = drawings.dumbbells(
-        rows, heading, _WIDTH, scale, text, drawings.axis_number, min(figures)
+        rows, heading, _width(found), scale, text, drawings.axis_number, min(figures)
     )
     return Panel(heading, drawing, legend(found), "Logarithmic; the dashed line is the lowest.")
 
@@ -95,7 +99,7 @@ def timeline_panel(found: dict[str, Any]) -> Panel:
         for row in found["candidates"]
         if row["trials"]
     ]
-    drawing = drawings.bars(rows, "tokens trained", _WIDTH)
+    drawing = drawings.bars(rows, "tokens trained", _width(found))
     last = found["rungs"][-1]["last_step"]
     ends = [f"{seeds * whole * rung['last_step'] / last / seeds:,.0f}" for rung in found["rungs"]]
     remark = f"Hatched: not spent. Rungs end after {', '.join(ends)} tokens."
@@ -107,7 +111,8 @@ def ranks_panel(found: dict[str, Any]) -> Panel:
     rounds = found["rounds"]
     kinds = {row["name"]: kind_of(row) for row in found["candidates"]}
     most = max(len(one["order"]) for one in rounds)
-    across = svg.Scale(0, max(len(rounds) - 1, 1), _LABEL, _WIDTH - 40)
+    label = drawings.label_width(kinds)
+    across = svg.Scale(0, max(len(rounds) - 1, 1), label + 30, _width(found) - 40)
     places = {
         name: [
             (n, one["order"].index(name)) for n, one in enumerate(rounds) if name in one["order"]
@@ -119,7 +124,7 @@ def ranks_panel(found: dict[str, Any]) -> Panel:
     ]
     drawn = [_rank_line(name, kinds[name], some, across) for name, some in places.items()]
     drawing = svg.picture(
-        _WIDTH, _TOP + _ROW * most, "ranks", svg.group(*heads, class_="axis"), *drawn
+        _width(found), _TOP + _ROW * most, "ranks", svg.group(*heads, class_="axis"), *drawn
     )
     taus = [one["kendall_to_round_before"] for one in rounds[1:]]
     remark = f"Kendall’s τ from round to round: {', '.join(number(tau, 2) for tau in taus)}."
@@ -134,8 +139,14 @@ def _rank_line(
         svg.marker(kind, x, y, 4.0, f"{name}: rank {place + 1}")
         for (x, y), (_, place) in zip(points, places, strict=True)
     ]
-    label = svg.text(_LABEL - 12, points[0][1] + 4, name, class_="end")
+    label = svg.text(across.start - 12, points[0][1] + 4, name, class_="end")
     return svg.group(label, svg.polyline(points, class_="curve mean"), *marks, class_=kind)
+
+
+def _width(found: dict[str, Any]) -> float:
+    """Return the width of a drawing with names before its rows, which may be long."""
+    names = (row["name"] for row in found["candidates"])
+    return _WIDTH + drawings.label_width(names) - drawings.LEAST_LABEL
 
 
 def legend(found: dict[str, Any]) -> Markup:

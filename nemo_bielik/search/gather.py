@@ -36,9 +36,8 @@ def gather(search: "Search", decisions: Decisions) -> dict[str, Any]:
         "selected": selected,
         "model": str(search.trials(_named(search, selected))[0].config.output),
         "rungs": schedule.rows(),
-        "rounds": decisions.rounds,
+        "rounds": [_with_front(one, rows) for one in decisions.rounds],
         "leads": [{**asdict(lead), "is_level": lead.is_level} for lead in leads(last["kl"])],
-        "pareto_front": _front(decisions, rows),
         "forecast": _forecast(search, decisions, selected),
         "cost": {
             "tokens": trained,
@@ -98,16 +97,11 @@ def _row(search: "Search", decisions: Decisions, candidate: Candidate) -> dict[s
     }
 
 
-def _front(decisions: Decisions, rows: list[dict[str, Any]]) -> list[str]:
-    """Return the front over KL, time and memory after the first rung, which all stable ones took.
-
-    Later rounds compare fewer, at other numbers of tokens.
-    """
-    after = next((one for one in decisions.rounds if one["step"]), None)
-    if after is None:
-        return []
+def _with_front(one: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a round with its front over KL, time a token and memory, all at equal tokens."""
     figures = {row["name"]: (row["seconds_per_token"], row["memory_bytes"]) for row in rows}
-    return pareto_front({name: (fmean(kl), *figures[name]) for name, kl in after["kl"].items()})
+    found = {name: (fmean(kl), *figures[name]) for name, kl in one["kl"].items()}
+    return {**one, "pareto_front": pareto_front(found)}
 
 
 def _forecast(search: "Search", decisions: Decisions, selected: str) -> dict[str, Any] | None:

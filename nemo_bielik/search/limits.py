@@ -16,6 +16,7 @@ from nemo_bielik.training import TrainSettings
 #: Share of its bandwidth that a GPU reaches at batch 1: what the report's Table 16 gives for the
 #: original, 18.28 ms a token on an RTX PRO 6000 of 1.79 TB/s.
 BANDWIDTH_SHARE = 0.67
+_MOST = ("max_parameters", "max_memory_gb", "max_milliseconds", "max_gpu_hours")
 
 
 @dataclass(kw_only=True)
@@ -41,8 +42,7 @@ class Limits:
     cluster: str = field(default="2x8xH200", metadata={"help": "nodes x GPUs x name"})
 
     def __post_init__(self) -> None:
-        most = ("max_parameters", "max_memory_gb", "max_milliseconds", "max_gpu_hours")
-        for name in (*most, "min_parameters"):
+        for name in (*_MOST, "min_parameters"):
             self._require(name, 0)
         self._require("context", 1)
         if 0 < self.max_parameters < self.min_parameters:
@@ -52,6 +52,11 @@ class Limits:
             )
         device(self.device)
         Cluster.parse(self.cluster)
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is limited from above."""
+        return any(getattr(self, name) for name in _MOST)
 
     def _require(self, name: str, least: float) -> None:
         value = getattr(self, name)

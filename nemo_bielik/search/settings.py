@@ -57,6 +57,11 @@ class SearchSettings:
             return resolve(self.candidates, source)
         if self.preset == "paper":
             return paper(source)
+        if not self.limits.given:
+            raise ConfigError(
+                "no candidates are named and nothing limits them; give candidates, preset=paper, "
+                "or limits to generate within, such as limits.max_parameters"
+            )
         return generate(source, self.limits, self.generate, self.recovery)
 
     def breaches(self, candidate: Candidate, source: ModelArch) -> list[str]:

@@ -7,8 +7,9 @@ end of a rung (`trial.py`), so a search that was killed at any moment goes on to
 
 import contextlib
 import io
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,22 +200,22 @@ class Search:
         missing = [trial for trial in trials if not trial.is_done(step)]
         bar = progress(total=len(trials), initial=len(trials) - len(missing), desc=what)
         if self.config.recovery.parallel.processes > 1:
-            for trial in missing:
-                self._settle(trial, step, lambda t=trial: lanes.run(DISTILL, t.part(step)))
-                bar.update()
-            return
-        running: list[tuple[Trial, Future[None]]] = [
-            (trial, lanes.submit(DISTILL, trial.part(step))) for trial in missing
-        ]
-        for trial, future in running:
-            self._settle(trial, step, lambda f=future: collect([f]))
+            waits: list[Callable[[], None]] = [
+                partial(lanes.run, DISTILL, trial.part(step)) for trial in missing
+            ]
+        else:
+            running = [lanes.submit(DISTILL, trial.part(step)) for trial in missing]
+            waits = [partial(collect, [future]) for future in running]
+        for trial, wait in zip(missing, waits, strict=True):
+            self._settle(trial, step, wait)
             bar.update()
+        bar.close()
 
-    def _settle(self, trial: Trial, step: int, wait: Any) -> None:
+    def _settle(self, trial: Trial, step: int, wait: Callable[[], None]) -> None:
         try:
             wait()
         except DataError:
-            if not trial.record().incident_by(step or 1):
+            if not trial.record().incident_by(step):
                 raise
 
     def _prepare(self, lanes: Lanes) -> None:

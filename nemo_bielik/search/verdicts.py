@@ -4,10 +4,11 @@ Stability, in the words of the report's section 4 ("training instability and gra
 the initial phases"), is measured on the first rung, after the warm-up:
 
 * gradient spike: a step whose gradient norm, before clipping, is above `gradient_spike` times the
-  median of the `window` steps before it. More than `spike_share` of the steps: unstable.
+  median of the `window` steps before it. Two or more, and more than `spike_share` of the steps:
+  unstable.
 * loss spike: a step whose loss is more than `loss_spike` deviations above the median of the
   `window` before it; a deviation is 1.4826 median absolute deviations, as `StabilityConfig` has it,
-  and at least a hundredth of the median. More than `spike_share` of the steps: unstable.
+  and at least a hundredth of the median. As many as above: unstable.
 * divergence: a loss or norm that is no number, or a held-out KL above that right after the cut.
 
 Futility: a power law through the losses so far (`curves.py`) says where a candidate will be at the
@@ -95,7 +96,7 @@ class Stability:
             (self.gradient_spikes, "gradient", self.largest_gradient, "times the median"),
             (self.loss_spikes, "loss", self.largest_loss, "deviations above the median"),
         ):
-            if count > allowed:
+            if count > max(allowed, 1):  # a single spike is no pattern
                 return (
                     f"{what} spikes in {count} of {self.judged_steps} steps, limit "
                     f"{limits.spike_share:.0%}; the largest {most:.3g} {unit}"

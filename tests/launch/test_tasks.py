@@ -42,8 +42,13 @@ def test_a_text_that_no_command_line_can_hold_is_refused():
     assert "output=/a,b" in command_words(Task("evaluate", config))  # one path may hold a comma
     with pytest.raises(ConfigError, match="cannot be written as a command line"):
         command_words(Task("evaluate", replace(config, document_separator="none")))
-    with pytest.raises(ConfigError, match="cannot be written as a command line"):
-        command_words(Task("evaluate", replace(config, texts=[Path("/a,b")])))
+
+
+def test_texts_with_commas_are_written_and_read_back():
+    config = EvaluateConfig(model=Path("/m"), output=Path("/o"), texts=[Path("/a,b"), Path("/c")])
+    words = command_words(Task("evaluate", config))
+    assert 'texts=["/a,b", "/c"]' in words
+    assert parse_config(EvaluateConfig, words[1:], "t") == config
 
 
 def test_relative_paths_start_at_the_root_and_are_refused_without(tmp_path):

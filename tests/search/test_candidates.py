@@ -66,6 +66,8 @@ def test_specs_name_shapes_and_rates():
         (["source:num_layers=8"] * 2, "names layers8 twice"),
         (["source:num_layers=8@rate=3"], "write @max_lr=3e-4"),
         (["source:num_layers=8@max_lr=-1"], "max_lr is -1.0; it must be finite and above 0"),
+        (["source:ffn_hidden_size=35"], "ffn_hidden_size is 35; the engine trains even ones only"),
+        (["source:num_layers=10"], "cuts nothing"),
         (["nothing"], "neither a preset nor a model directory"),
     ],
 )

@@ -92,11 +92,11 @@ def found() -> dict[str, Any]:
                 "order": ["deep", "wide"],
                 "kl": {"deep": [deep], "wide": [wide]},
                 "kendall_to_round_before": 1.0 if step else None,
+                "pareto_front": ["deep"],
             }
             for name, step, deep, wide in rounds
         ],
         "leads": [{"name": "wide", "mean": 0.2, "margin": None, "is_level": None}],
-        "pareto_front": ["deep"],
         "forecast": {
             "from_tokens": 36_000.0,
             "from_points": 6,

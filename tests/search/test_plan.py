@@ -78,6 +78,11 @@ def test_a_plan_of_nothing_says_so(capsys):
     assert "exp-010: too large: 7,346,130,944 parameters, limit 1,000,000,000" in said
 
 
+def test_without_names_and_limits_there_is_nothing_to_search():
+    with pytest.raises(ConfigError, match="no candidates are named and nothing limits them"):
+        plan(SearchPlanConfig(), BIELIK_11B_V3)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -107,3 +107,12 @@ def test_who_is_ahead_in_the_end_is_not_called_hopeless(floor, seed):
 def test_limits_that_cannot_be_are_one_line(changes, said):
     with pytest.raises(ConfigError, match=said):
         StabilityLimits(**changes)
+
+
+def test_a_single_spike_is_no_pattern():
+    norms = [1.0] * 15
+    norms[8] = 50.0
+    strict = StabilityLimits(window=5, spike_share=0.0)
+    assert measure_stability([1.0] * 15, norms, 1.0, 0.5, strict).complaint(strict) == ""
+    norms[9] = 50.0
+    assert measure_stability([1.0] * 15, norms, 1.0, 0.5, strict).complaint(strict)
