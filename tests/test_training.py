@@ -180,6 +180,7 @@ def test_fields_build_the_same_settings_again(tmp_path):
         eval_interval=10,
         eval_iters=3,
         save_interval=25,
+        stop_after=20,
         keep="best",
         keep_zeros=True,
         lora=LoraConfig(alpha=8.0),  # a rank would exclude keep_zeros
