@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,9 +221,15 @@ def on_rank_zero(action: Callable[[], Any]) -> Any:
 @contextlib.contextmanager
 def quiet(log: Path) -> Iterator[None]:
     """Send Megatron's chatter to a log file; the terminal keeps the progress bar."""
+    handlers = logging.root.handlers[:]
     with (
         log.open("a", encoding="utf-8") as stream,
         contextlib.redirect_stdout(stream),
         contextlib.redirect_stderr(stream),
     ):
-        yield
+        # with none, the first record would make one that outlives the file
+        logging.root.handlers[:] = [logging.StreamHandler(stream)]
+        try:
+            yield
+        finally:
+            logging.root.handlers[:] = handlers

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -113,3 +114,13 @@ def checkpoint_queue() -> tuple[str, list[str]]:
     queue = importlib.import_module(module)._get_write_results_queue()
     started = [p.name() for p in psutil.Process().children() if p.pid not in before]
     return type(queue).__name__, started
+
+
+def log_twice(first: Path, second: Path) -> None:
+    """Have the root logger speak where one file is the terminal, then where another one is."""
+    from nemo_bielik.megatron.model import quiet
+
+    for path in (first, second):
+        with quiet(path):
+            logging.warning("one record for %s", path.name)
+            print("and a line")

@@ -101,3 +101,11 @@ def test_embedding_and_loss_stand_on_the_first_and_last_stage(call):
     assert layout[0][0] == "embedding"
     assert layout[-1][-1] == "loss"
     assert sum(part != "decoder" for stage in layout for part in stage) == 2
+
+
+def test_every_record_is_in_the_log_of_its_time(call, tmp_path):
+    """Without a handler of its own, the root logger makes one that outlives the first log."""
+    logs = [tmp_path / "first", tmp_path / "second"]
+    call("engine_cases:log_twice", *logs)
+    for log in logs:
+        assert log.read_text() == f"one record for {log.name}\nand a line\n"
