@@ -194,6 +194,18 @@ COMMANDS: tuple[Command, ...] = (
         "the report's speed, and what a roofline predicts from its teacher alone",
     ),
     Command(
+        "recovery",
+        "nemo_bielik.recovery.stage:RecoveryConfig",
+        "nemo_bielik.recovery.stage:recover",
+        "how much of its teacher each student keeps, with intervals; a page and a model card",
+    ),
+    Command(
+        "compare",
+        "nemo_bielik.recovery.side_by_side:CompareRunsConfig",
+        "nemo_bielik.recovery.side_by_side:compare_runs",
+        "two evaluations or two recoveries side by side, with paired intervals",
+    ),
+    Command(
         "report",
         "nemo_bielik.report.stage:ReportConfig",
         "nemo_bielik.report.stage:write_report",

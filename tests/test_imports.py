@@ -26,6 +26,8 @@ LIGHT_STATEMENTS = {
     "plan --json": "from nemo_bielik.cli import main; main(['plan', '--json'])",
     "plan --dry-run": "from nemo_bielik.cli import main; main(['plan', '--dry-run'])",
     "report": "import nemo_bielik.report.stage",
+    "report --paper": "from nemo_bielik.cli import main; main(['report', '--paper'])",
+    "recovery": "import nemo_bielik.recovery.stage, nemo_bielik.recovery.side_by_side",
     "methods": "from nemo_bielik.cli import main; main(['methods'])",
     "pruning settings": "import nemo_bielik.pruning.prune, nemo_bielik.pruning.score",
     "slicing": "import nemo_bielik.pruning.slice, nemo_bielik.pruning.verify",

@@ -1,16 +1,37 @@
 """Dot plots: one row a question, one mark a kind of model, a thin line over its seeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from markupsafe import Markup
 
 from nemo_bielik.report import svg
-from nemo_bielik.report.measures import Spread
 from nemo_bielik.report.wording import NAMES, percent
 
 _LABEL, _VALUE, _TOP, _BOTTOM = 150.0, 74.0, 22.0, 12.0
-_ROW = 30.0
+_ROW, _APART = 30.0, 13.0
+_LONGEST_LABEL = 21
+
+
+class Extent(Protocol):
+    """A figure and how far it reaches, over seeds or resamples; `note` says that in words."""
+
+    @property
+    def mean(self) -> float:
+        """The figure."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+
+    @property
+    def note(self) -> str:
+        """What the ends are."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +43,33 @@ class Row:
 
     name: str
     label: str
-    marks: dict[str, Spread]
+    marks: Mapping[str, Extent]
     value: str = ""
 
 
-def dot_plot(rows: Sequence[Row], label: str, width: float, low: float, high: float) -> Markup:
+@dataclass(frozen=True)
+class Looks:
+    """What each mark of a row is called and which kind it is drawn as; without an entry, itself.
+
+    `apart` draws a row's marks on lines of their own, so that their extents can be told apart.
+    """
+
+    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    apart: bool = False
+
+
+def dot_plot(
+    rows: Sequence[Row], label: str, width: float, low: float, high: float, looks: Looks = Looks()
+) -> Markup:
     """Draw the rows over a scale from `low` to `high` percent."""
     has_values = any(row.value for row in rows)
     right = width - (_VALUE if has_values else 26.0)
     scale = svg.Scale(low, high, _LABEL, right)
-    height = _TOP + _ROW * len(rows) + _BOTTOM
-    shown = [_row(row, scale, _TOP + _ROW * (n + 0.5), width) for n, row in enumerate(rows)]
+    most = max((len(row.marks) for row in rows), default=1) if looks.apart else 1
+    tall = _ROW + _APART * (most - 1)
+    height = _TOP + tall * len(rows) + _BOTTOM
+    shown = [_row(row, scale, _TOP + tall * (n + 0.5), width, looks) for n, row in enumerate(rows)]
     return svg.picture(width, height, label, _grid(scale, height), *shown)
 
 
@@ -43,23 +80,29 @@ def domain(rows: Sequence[Row], low: float, high: float) -> tuple[float, float]:
     return 10.0 * (lowest // 10), -10.0 * (-highest // 10)
 
 
-def _row(row: Row, scale: svg.Scale, y: float, width: float) -> Markup:
+def _row(row: Row, scale: svg.Scale, y: float, width: float, looks: Looks) -> Markup:
     parts = [
-        svg.text(_LABEL - 14, y + 4, row.label, class_="end"),
+        svg.text(_LABEL - 14, y + 4, _short(row.label), class_="end"),
         svg.segment(scale.start, y, scale.end, y, class_="rail"),
     ]
-    parts += [_mark(kind, spread, scale, y) for kind, spread in row.marks.items()]
+    step = _APART * looks.apart
+    top = y - step * (len(row.marks) - 1) / 2
+    for place, (key, extent) in enumerate(row.marks.items()):
+        kind = looks.kinds.get(key, key)
+        hint = f"{looks.names.get(key, key)}: {percent(extent.mean)}{extent.note}"
+        parts.append(_mark(kind, extent, scale, top + step * place, hint))
     if row.value:
         parts.append(svg.text(width - 2, y + 5, row.value, class_="end strong"))
-    return svg.group(*parts, class_="row", data_row=row.name)
+    return svg.group(svg.title(row.label), *parts, class_="row", data_row=row.name)
 
 
-def _mark(kind: str, spread: Spread, scale: svg.Scale, y: float) -> Markup:
-    hint = f"{NAMES.get(kind, kind)}: {percent(spread.mean)}"
-    if len(spread.values) > 1:
-        hint += f" ({percent(spread.low)} to {percent(spread.high)}, {len(spread.values)} seeds)"
-    whisker = svg.segment(scale(spread.low), y, scale(spread.high), y, class_="whisker")
-    return svg.group(whisker, svg.marker(kind, scale(spread.mean), y, hint=hint), class_=kind)
+def _short(label: str) -> str:
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+
+
+def _mark(kind: str, extent: Extent, scale: svg.Scale, y: float, hint: str) -> Markup:
+    whisker = svg.segment(scale(extent.low), y, scale(extent.high), y, class_="whisker")
+    return svg.group(whisker, svg.marker(kind, scale(extent.mean), y, hint=hint), class_=kind)
 
 
 def _grid(scale: svg.Scale, height: float) -> Markup:

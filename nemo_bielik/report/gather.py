@@ -88,7 +88,7 @@ def read_run(root: Path) -> RunData:
         models=tuple(_model(run, name) for name in _model_names(run)),
         plan=PruningPlan.load(plan) if plan else None,
         scores=ScoreTable.load(scores) if scores.is_file() else None,
-        summary=_read_object(run.summary),
+        summary=read_object(run.summary),
         stages=tuple(_stages(root)),
     )
     if not (data.models or data.plan or data.scores or data.summary):
@@ -125,7 +125,7 @@ def _model(run: Run, name: str) -> ModelRun:
         num_bytes=sum(path.stat().st_size for path in directory.glob("*.safetensors")) or None,
         manifest=_manifest(directory),
         metrics=read_metrics(directory / _METRICS),
-        results=_read_object(run.evaluation(name) / _RESULTS),
+        results=read_object(run.evaluation(name) / _RESULTS),
     )
 
 
@@ -165,7 +165,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds, an empty one if there is no such file."""
     if not path.is_file():
         return {}
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from nemo_bielik.errors import DataError
 from nemo_bielik.evaluate.recovery import recovery_percent
 from nemo_bielik.report.gather import KINDS, RunData
+from nemo_bielik.report.wording import percent
 from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER
 
 PERPLEXITY = "perplexity"
@@ -39,6 +40,13 @@ class Spread:
     def high(self) -> float:
         """The highest seed."""
         return max(self.values)
+
+    @property
+    def note(self) -> str:
+        """How far the seeds reach, in percent; "" where there is one."""
+        if len(self.values) < 2:
+            return ""
+        return f" ({percent(self.low)} to {percent(self.high)}, {len(self.values)} seeds)"
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,10 @@ _SHAPES: dict[str, Callable[[float, float, float], Markup]] = {
     "selected": _polygon((0, -1.15), (1.15, 0), (0, 1.15), (-1.15, 0)),
     "sub-optimal": _SQUARE,
     "unstable": _cross,
+    "extra1": _SQUARE,
+    "extra2": _polygon((0, 1.05), (1.1, -0.9), (-1.1, -0.9)),
+    "extra3": _TRIANGLE,
+    "extra4": _polygon((-1.2, 0), (0, -0.75), (1.2, 0), (0, 0.75)),
 }
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from nemo_bielik import cli
+from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import BielikError, CheckpointError, ConfigError
 from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.recovery.stage import RecoveryConfig, recover
 
 PAIRS = [
     {"phenomenon": "zgoda", "good": "mały dom", "bad": "mała dom"},
@@ -64,6 +66,25 @@ def test_results_follow_from_the_items(config):
     assert [document["document"] for document in documents] == [0, 1]
     assert results["tokens"] == sum(document["tokens"] for document in documents)
     assert results["perplexity"] > 1
+
+
+def test_recovery_reads_it(config, tmp_path):
+    """A model is all of itself, in the suite that needs no declaration and with its own hash."""
+    config = replace(config, facts=None)
+    evaluate(config)
+    kept = tmp_path / "kept"
+    recover(
+        RecoveryConfig(teacher=config.output, students=[config.output], output=kept, labels=["it"])
+    )
+    found = json.loads((kept / "results.json").read_text(encoding="utf-8"))
+    (row,) = [row for row in found["rows"] if row["level"] == "suite"]
+    results = json.loads((config.output / "results.json").read_text(encoding="utf-8"))
+    assert row["student_score"] == pytest.approx(results["minimal_pairs_accuracy"])
+    assert (row["suite"], row["recovery_percent"]) == ("minimal_pairs", 100.0)
+    categories = {row["name"]: row["items"] for row in found["rows"] if row["level"] == "category"}
+    assert categories == {"zgoda": 2, "rekcja": 1}
+    assert found["students"][0]["perplexity"] == pytest.approx(results["perplexity"])
+    assert found["students"][0]["fingerprints"] == [Checkpoint.open(config.model).fingerprint()]
 
 
 def test_batch_sizes_agree(config, tmp_path):

@@ -1,5 +1,7 @@
 """Pure functions under the drawings: scales, curves, sorted strips, numbers."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,16 @@ def test_the_domain_holds_every_seed() -> None:
 )
 def test_numbers_as_people_read_them(shown: str, wanted: str) -> None:
     assert shown.replace("\N{NO-BREAK SPACE}", " ") == wanted
+
+
+def test_marks_apart_have_lines_names_and_kinds_of_their_own() -> None:
+    marks = {"sft": Spread((90.0,)), "Q4": Spread((80.0, 84.0))}
+    looks = dots.Looks({"Q4": "four bits"}, {"sft": "extra1", "Q4": "extra2"}, apart=True)
+    row = dots.Row("suite", "a suite of a long name, cut", marks, "82.0 %")
+    drawn = str(dots.dot_plot([row], "plot", 400.0, 50, 100, looks))
+    assert "a suite of a long nam…</text>" not in drawn and "a suite of a long na…</text>" in drawn
+    assert "<title>a suite of a long name, cut</title>" in drawn
+    assert "four bits: 82.0\N{NO-BREAK SPACE}% (80.0" in drawn and "sft: 90.0" in drawn
+    assert 'class="mark extra1"' in drawn and 'class="mark extra2"' in drawn
+    whiskers = re.findall(r'y1="([\d.]+)"[^>]*class="whisker"', drawn)
+    assert len(set(whiskers)) == 2

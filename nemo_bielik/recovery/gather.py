@@ -1,0 +1,186 @@
+"""The stages of a comparison, opened and named, and everything there is to say about them."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.evaluate.stage import RESULTS_NAME
+from nemo_bielik.manifest import MANIFEST_NAME, Manifest
+from nemo_bielik.recovery.evaluations import RUN, Evaluation, read_evaluation
+from nemo_bielik.recovery.pairing import Gap, Stage, pair
+from nemo_bielik.recovery.rows import Recoveries, Rules, recoveries, table
+from nemo_bielik.report.gather import read_object
+from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER
+
+#: What a model is called after the stage that made it; others by their directory's name.
+_MADE_BY = {"prune": PRUNED, "distill": DISTILLED}
+_SEED = re.compile(r"-seed\d+$")
+
+
+def open_stages(
+    teacher: Path, students: Sequence[Path], labels: Sequence[str]
+) -> tuple[Stage, list[Stage]]:
+    """Return the teacher and the students; evaluations of one label are repeats of one stage.
+
+    Without `labels`, a student is named after the stage that made its model, or its directory;
+    directories that differ in ``-seedN`` alone are repeats. Raises `DataError` for a directory
+    that is no evaluation or damaged, `ConfigError` for labels that do not fit.
+    """
+    opened = [read_evaluation(path) for path in students]
+    names = list(labels) or _own_labels(opened)
+    if len(names) != len(opened):
+        raise ConfigError(f"{len(names)} labels for {len(opened)} students; give one for each")
+    if TEACHER in names:
+        raise ConfigError(f"a student is labelled {TEACHER!r}; give labels that tell them apart")
+    stages = [
+        Stage(name, tuple(one for one, own in zip(opened, names, strict=True) if own == name))
+        for name in dict.fromkeys(names)
+    ]
+    return Stage(TEACHER, (read_evaluation(teacher),)), stages
+
+
+def _label(evaluation: Evaluation) -> str:
+    model = Path(evaluation.model)
+    if evaluation.model and (model / MANIFEST_NAME).is_file():
+        stage = Manifest.load(model).stage
+        if stage in _MADE_BY:
+            return _MADE_BY[stage]
+    return _SEED.sub("", evaluation.path.resolve().name)
+
+
+def _own_labels(opened: Sequence[Evaluation]) -> list[str]:
+    """Return the label of each student; two stages of one name are not taken for repeats."""
+    names = [_label(one) for one in opened]
+    stems: dict[str, Path] = {}
+    for name, one in zip(names, opened, strict=True):
+        place = one.path.resolve()
+        stem = place.with_name(_SEED.sub("", place.name))
+        if stems.setdefault(name, stem) != stem:
+            raise ConfigError(
+                f"two students are called {name!r} ({stems[name]}, {stem}); give labels, one for "
+                "each student, the same for repeats of one stage"
+            )
+    return names
+
+
+def measured_baselines(paths: Sequence[Path]) -> dict[tuple[str, str], float]:
+    """Return the best score of the baselines' evaluations for every (suite, task)."""
+    best: dict[tuple[str, str], float] = {}
+    for path in paths:
+        results = read_object(path / RESULTS_NAME)
+        if not results:
+            raise DataError(f"{path}: holds no {RESULTS_NAME}; give an evaluation of a baseline")
+        for key, score in _scores(results):
+            best[key] = max(score, best.get(key, score))
+    return best
+
+
+def _scores(results: Mapping[str, Any]) -> list[tuple[tuple[str, str], float]]:
+    found = [
+        ((suite, task), float(entry["score"]))
+        for suite, one in (results.get("suites") or {}).items()
+        for task, entry in (one.get("tasks") or {}).items()
+    ]
+    for suite, measure in (("minimal_pairs", "minimal_pairs_accuracy"), ("facts", "fact_accuracy")):
+        if measure in results:
+            found.append(((suite, suite), float(results[measure])))
+    return found
+
+
+def compare_stages(
+    teacher: Stage, students: Sequence[Stage], rules: Rules
+) -> tuple[list[Recoveries], list[Gap]]:
+    """Return every student's recoveries, and what has no figure; raise if nothing has one."""
+    found: list[Recoveries] = []
+    gaps: list[Gap] = []
+    for student in students:
+        pairs, own = pair(teacher, student)
+        gaps += [gap for gap in own if gap not in gaps]
+        found.append(recoveries(pairs, student.label, rules))
+    if not any(one.found for one in found):
+        refused = [gap for gap in gaps if gap.refused] or gaps
+        why = f" ({refused[0]})" if refused else "; they ran no suites"
+        raise DataError(f"nothing of the students can be held against the teacher{why}")
+    return found, gaps
+
+
+def collect(
+    teacher: Stage, students: Sequence[Stage], rules: Rules, above_baseline: bool, main: str
+) -> dict[str, Any]:
+    """Return the content of ``results.json``; `main` is the student that the page leads with."""
+    found, gaps = compare_stages(teacher, students, rules)
+    suites = _suites([teacher, *students], rules)
+    rows = table(found, rules)
+    for row in rows:  # so that no figure of a limited run stands anywhere without saying so
+        names = [row["suite"]] if row["suite"] else row.get("suites", list(suites))
+        row["limited"] = [name for name in names if suites[name]["limit"]]
+    return {
+        "kind": "recovery",
+        "main": main,
+        "ratio": "above the baseline" if above_baseline else "plain",
+        "bootstrap": {
+            "method": "paired over items, percentile",
+            "resamples": rules.bootstrap.resamples,
+            "confidence": rules.bootstrap.confidence,
+            "seed": rules.bootstrap.seed,
+        },
+        "baselines": "measured" if rules.baselines else "guessing",
+        "teacher": describe_stage(teacher, teacher),
+        "students": [describe_stage(student, teacher) for student in students],
+        "suites": suites,
+        "rows": rows,
+        "not_run": [gap.plain() for gap in gaps if not gap.refused],
+        "refused": [gap.plain() for gap in gaps if gap.refused],
+    }
+
+
+def describe_stage(stage: Stage, teacher: Stage) -> dict[str, Any]:
+    """Return whose scores a stage's are: models by path and hash, and their perplexity.
+
+    Perplexity is given only where the texts and the tokenizer are the teacher's.
+    """
+    first = stage.evaluations[0]
+    texts = teacher.evaluations[0].text_hashes()
+    same = all(one.text_hashes() == texts for one in stage.evaluations)
+    values = [one.results.get("perplexity") for one in stage.evaluations]
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return {
+        "label": stage.label,
+        "against": None if stage is teacher else teacher.label,
+        "model": first.model,
+        "made_by": _made_by(first),
+        "models": [one.model for one in stage.evaluations],
+        "fingerprints": [one.fingerprint for one in stage.evaluations],
+        "evaluations": [str(one.path) for one in stage.evaluations],
+        "perplexity": sum(known) / len(known) if same and len(known) == len(values) else None,
+    }
+
+
+def _made_by(evaluation: Evaluation) -> str:
+    model = Path(evaluation.model)
+    has_one = bool(evaluation.model) and (model / MANIFEST_NAME).is_file()
+    return Manifest.load(model).stage if has_one else ""
+
+
+def _suites(stages: Sequence[Stage], rules: Rules) -> dict[str, Any]:
+    """Return what each suite is, from the first stage that ran it."""
+    found: dict[str, Any] = {}
+    for stage in stages:
+        for evaluation in stage.evaluations:
+            for name, suite in evaluation.suites.items():
+                if suite.status == RUN and name not in found:
+                    found[name] = {
+                        "version": suite.version,
+                        "limit": suite.limit,
+                        "aggregation": rules.aggregation(name),
+                        "tasks": {
+                            task.name: {"metric": task.metric, "items": len(task.items)}
+                            | {"language": task.language, "category": task.category}
+                            | dict(task.about)
+                            for task in suite.tasks.values()
+                        },
+                    }
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]

@@ -1,0 +1,105 @@
+"""The recovery page: every figure of ``results.json`` as tables and drawings, in one HTML file."""
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from nemo_bielik import __version__
+from nemo_bielik.recovery import panels, tables
+from nemo_bielik.recovery.rows import OVERALL
+from nemo_bielik.recovery.words import absences, interval_text, overall_remark, ratio_text, share
+from nemo_bielik.report import svg
+from nemo_bielik.report.figures import Figure
+from nemo_bielik.report.wording import NONE, listed, percent
+
+_MEASURES = (
+    (
+        "Plain ratio",
+        "100 · student’s score / teacher’s score, as the Bielik-Minitron report has it. A student "
+        "that guesses keeps more than nothing: a quarter of the answers of a four-way choice.",
+    ),
+    (
+        "Above the baseline",
+        "100 · (student − baseline) / (teacher − baseline): 0 % is no better than the baseline, "
+        "100 % as good as the teacher.",
+    ),
+    (
+        "Interval",
+        "paired bootstrap: items are drawn anew, the same for teacher and students, metrics "
+        "(BLEU, MCC and F1 too) are computed again, and the interval holds the middle of what "
+        "comes out. It covers the choice of items, not prompts, seeds of training or items that "
+        "depend on each other.",
+    ),
+    (
+        "Suite",
+        "the ratio of the mean scores of its tasks, or, where it says so, the mean of their "
+        "ratios; all suites together: the mean of theirs.",
+    ),
+    (
+        "Change",
+        "points by which a recovery differs from that of the stage before, on the same draws of "
+        "items; an interval that holds 0 leaves open which is better.",
+    ),
+)
+
+
+def render(found: dict[str, Any]) -> str:
+    """Return the page of `found`, the content of ``results.json``."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"mark": svg.legend_mark}
+    source = (files("nemo_bielik.recovery") / "template.html").read_text(encoding="utf-8")
+    style = (files("nemo_bielik.report") / "style.css").read_text(encoding="utf-8")
+    template = environment.from_string(source)
+    return template.render(style=Markup(style), version=__version__, **_context(found)) + "\n"
+
+
+def _context(found: dict[str, Any]) -> dict[str, Any]:
+    limited = [name for name, suite in found["suites"].items() if suite["limit"]]
+    return {
+        "headline": _headline(found),
+        "key_figures": _key_figures(found),
+        "ratio": ratio_text(found["ratio"], found["baselines"]),
+        "teacher": found["teacher"],
+        "confidence": f"{100 * found['bootstrap']['confidence']:g} %",
+        "resamples": f"{found['bootstrap']['resamples']:,}",
+        "limited": listed(limited),
+        "kinds": panels.kinds([student["label"] for student in found["students"]]),
+        "models": tables.models(found),
+        "stages": tables.stages(found),
+        "suites": panels.suite_panel(found),
+        "beside": tables.beside_report(found),
+        "parts": panels.part_panels(found),
+        "tasks": tables.tasks(found),
+        "absent": absences(found),
+        "paper_stages": tables.paper_table(14),
+        "paper_recovery": tables.paper_table(4),
+        "measures": _MEASURES,
+    }
+
+
+def _overall(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in found["rows"] if row["level"] == OVERALL]
+
+
+def _headline(found: dict[str, Any]) -> str:
+    main = found["main"]
+    row = next((row for row in _overall(found) if row["student"] == main), None)
+    value, ends = share(row, found["ratio"]) if row else (None, None)
+    if value is None:
+        return f"{main}: measured, but without a recovery over all suites"
+    interval = f" ({interval_text(ends)})" if ends else ""
+    return f"{main} keeps {percent(value)}{interval} of its teacher"
+
+
+def _key_figures(found: dict[str, Any]) -> list[Figure]:
+    figures = []
+    for row in _overall(found):
+        value = share(row, found["ratio"])[0]
+        text = NONE if value is None else percent(value)
+        remark = overall_remark(row, found)
+        figures.append(Figure(f"key.{row['student']}", text, remark, row["student"]))
+    return figures

@@ -1,0 +1,200 @@
+"""The command from evaluations to a directory, and its refusals in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemo_bielik import cli
+from nemo_bielik.manifest import Manifest
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Return a function that runs ``bielik recovery`` and gives its status and what it said."""
+
+    def command(teacher: Path, *students: Path, words: tuple[str, ...] = ()) -> tuple[int, str]:
+        listed = ",".join(map(str, students))
+        status = cli.main(
+            ["recovery", f"teacher={teacher}", f"students=[{listed}]"]
+            + [f"output={tmp_path / 'out'}", "resamples=200", *words]
+        )
+        said = capsys.readouterr()
+        return status, (said.err or said.out).strip()
+
+    return command
+
+
+def results(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    return found
+
+
+def test_the_directory_holds_figures_page_card_and_manifest(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    teacher, student = evaluation("t", "1111"), evaluation("distilled-seed3", "1110")
+    assert run(teacher, student)[0] == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"results.json", "recovery.html", "README.md", "bielik_manifest.json"}
+    found = results(tmp_path)
+    assert [row["recovery_percent"] for row in found["rows"] if row["level"] == "overall"] == [75.0]
+    assert (found["ratio"], found["main"], found["refused"]) == (
+        "plain",
+        "distilled-seed3"[:-6],
+        [],
+    )
+    assert found["students"][0]["against"] == "teacher"
+    assert found["teacher"]["fingerprints"] == ["f" * 64]
+    assert all(row["limited"] == [] for row in found["rows"])
+    manifest = Manifest.load(tmp_path / "out")
+    assert manifest.stage == "recovery"
+    assert str(student / "items.jsonl") in manifest.inputs
+
+
+def test_what_is_done_is_not_done_again_and_other_input_is_refused(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    teacher, student = evaluation("t", "1111"), evaluation("s", "1110")
+    run(teacher, student)
+    before = (tmp_path / "out" / "results.json").stat().st_mtime_ns
+    assert run(teacher, student) == (0, "")
+    assert (tmp_path / "out" / "results.json").stat().st_mtime_ns == before
+    status, said = run(teacher, student, words=("seed=2",))
+    assert status == 2 and "already made by stage 'recovery' with another setting seed" in said
+
+
+def test_another_version_is_refused_in_one_line_and_the_rest_is_kept(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    def suites(version: str) -> dict[str, Any]:
+        items = [{"item": str(n), "score": 1.0} for n in range(3)]
+        return {
+            "one": {"version": version, "tasks": {"a": {"items": items}}},
+            "two": {"tasks": {"a": {"items": items}}},
+        }
+
+    teacher, student = (evaluation(name, suites=suites(name)) for name in ("t", "s"))
+    for _ in range(2):  # said again when the command is given again
+        status, said = run(teacher, student)
+        assert status == 2
+        assert said.splitlines()[-1] == (
+            "error: s: suite one: evaluated with version s of the suite, the teacher with t; "
+            f"evaluate both with the same one; the rest is in {tmp_path / 'out'}"
+        )
+    found = results(tmp_path)
+    assert [row["suite"] for row in found["rows"] if row["level"] == "suite"] == ["two"]
+    assert [(gap["suite"], gap["model"]) for gap in found["refused"]] == [("one", "s")]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "line"),
+    [
+        (
+            {"answers": "00"},
+            {"answers": "11"},
+            "nothing of the students can be held against the teacher (quiz, task task, teacher: "
+            "scores 0, so there is nothing to recover)",
+        ),
+        (
+            {"answers": "11", "version": "1"},
+            {"answers": "11", "version": "2"},
+            "nothing of the students can be held against the teacher (quiz, s: evaluated with "
+            "version 2 of the suite, the teacher with 1; evaluate both with the same one)",
+        ),
+    ],
+)
+def test_where_nothing_can_be_compared_nothing_is_written(
+    evaluation: Write, run: Any, tmp_path: Path, teacher: Any, student: Any, line: str
+) -> None:
+    status, said = run(evaluation("t", **teacher), evaluation("s", **student))
+    assert (status, said) == (2, f"error: {line}")
+    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s", "t"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("labels=[a,b]",), "2 labels for 1 students; give one for each"),
+        (
+            ("labels=[teacher]",),
+            "a student is labelled 'teacher'; give labels that tell them apart",
+        ),
+        (("main=b",), "main is 'b'; the students are s"),
+        (("resamples=9",), "resamples is 9; an interval needs at least 100"),
+        (("confidence=2",), "confidence is 2.0; it must lie between 0 and 1"),
+        (("baselines=[no]",), "no: holds no results.json; give an evaluation of a baseline"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    evaluation: Write, run: Any, tmp_path: Path, words: tuple[str, ...], line: str
+) -> None:
+    teacher, student = evaluation("t", "1"), evaluation("s", "1")
+    assert run(teacher, student, words=words) == (2, f"error: {line}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_repeats_share_a_label_and_a_label_comes_from_the_models_stage(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    Manifest(stage="distill", config={}).save(_folder(tmp_path / "m1"))
+    teacher = evaluation("t", "1111")
+    students = [
+        evaluation("x1", "1110", model=str(tmp_path / "m1")),
+        evaluation("y-seed1", "1100"),
+        evaluation("y-seed2", "1000"),
+    ]
+    assert run(teacher, *students)[0] == 0
+    found = results(tmp_path)
+    assert [one["label"] for one in found["students"]] == ["distilled", "y"]
+    assert [one["made_by"] for one in found["students"]] == ["distill", ""]
+    overall = [row["recovery_percent"] for row in found["rows"] if row["level"] == "overall"]
+    assert overall == [75.0, 37.5]
+
+
+def test_perplexity_stands_there_only_for_the_same_text(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    teacher = evaluation("t", "1", perplexity=3.0)
+    students = [evaluation("s", "1", perplexity=4.0), evaluation("u", "1", perplexity=5.0)]
+    other = json.loads((students[1] / "bielik_manifest.json").read_text())
+    other["config"]["texts"] = ["another.txt"]
+    (students[1] / "bielik_manifest.json").write_text(json.dumps(other))
+    run(teacher, *students)
+    found = results(tmp_path)
+    assert [one["perplexity"] for one in (found["teacher"], *found["students"])] == [3.0, 4.0, None]
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_two_stages_of_one_name_are_not_taken_for_repeats(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    for name in ("m1", "m2"):
+        Manifest(stage="distill", config={}).save(_folder(tmp_path / name))
+    students = [evaluation(f"x{n}", "1110", model=str(tmp_path / f"m{n}")) for n in (1, 2)]
+    status, said = run(evaluation("t", "1111"), *students)
+    assert status == 2
+    assert said.startswith("error: two students are called 'distilled'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_served_model_is_called_by_its_name_and_address(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    student = evaluation("s", "1110")
+    manifest = json.loads((student / "bielik_manifest.json").read_text())
+    manifest["config"] = {"model": None, "endpoint": "http://host:1/v1", "endpoint_model": "Q4"}
+    manifest["inputs"] = {}
+    (student / "bielik_manifest.json").write_text(json.dumps(manifest))
+    assert run(evaluation("t", "1111"), student)[0] == 0
+    assert results(tmp_path)["students"][0]["model"] == "Q4 at http://host:1/v1"
+    assert "was not found in Q4 at http" in (tmp_path / "out" / "README.md").read_text("utf-8")
