@@ -12,6 +12,7 @@ from nemo_bielik.checkpoint import read_config
 from nemo_bielik.evaluate.recovery import recovery_percent
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.planner.parameters import reduction_percent
+from nemo_bielik.recovery.of_run import run_intervals
 from nemo_bielik.runs import DISTILLED, FROM_SCRATCH, LABEL_TRAINED, PRUNED, TEACHER, Run
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MEASURES = ("minimal_pairs_accuracy", "fact_accuracy")
 GROUPS = ("by_phenomenon", "by_relation")
+_BASELINES = ("baseline-unigram", "baseline-bigram")
 Scores = dict[str, Any]
 
 
@@ -43,6 +45,7 @@ def summarize(config: "DemoConfig", stages: Sequence[Mapping[str, Any]]) -> Scor
         "recovery_percent": recovered[DISTILLED],
         "recovery_percent_by_model": recovered,
         "recovery_percent_by_measure": by_measure,
+        "intervals_over_items": _intervals(run, config.seeds),
         "params_reduction_percent": reduction,
         "recovery_tokens": config.recovery.tokens,
         "seeds": list(config.seeds),
@@ -64,6 +67,12 @@ def recovery_by_measure(
     }
 
 
+def _intervals(run: Run, seeds: Sequence[int]) -> Scores | None:
+    ways = (DISTILLED, LABEL_TRAINED, FROM_SCRATCH)
+    evaluations = {PRUNED: [PRUNED]} | {way: [f"{way}-seed{n}" for n in seeds] for way in ways}
+    return run_intervals(run, evaluations, _BASELINES, DISTILLED)
+
+
 def _mean_recovery(by_measure: Mapping[str, float | None]) -> float | None:
     known = [value for value in by_measure.values() if value is not None]
     return statistics.fmean(known) if len(known) == len(MEASURES) else None
@@ -71,7 +80,7 @@ def _mean_recovery(by_measure: Mapping[str, float | None]) -> float | None:
 
 def _baseline(run: Run) -> Scores:
     """The better n-gram model on each measure, so that what counts as knowing is not flattered."""
-    unigram, bigram = _results(run, "baseline-unigram"), _results(run, "baseline-bigram")
+    unigram, bigram = (_results(run, name) for name in _BASELINES)
     best = {name: max(unigram[name], bigram[name]) for name in MEASURES}
     perplexity = min(unigram["perplexity"], bigram["perplexity"])
     return {"perplexity": perplexity, **best, "unigram": unigram, "bigram": bigram}

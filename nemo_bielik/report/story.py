@@ -5,7 +5,7 @@ from typing import Any
 
 from nemo_bielik.report.gather import CONTROLS, WAYS_BACK, RunData
 from nemo_bielik.report.measures import GRAMMAR, KNOWLEDGE, PERPLEXITY, Scores
-from nemo_bielik.report.wording import NAMES, count, listed, percent, perplexity
+from nemo_bielik.report.wording import NAMES, count, listed, number, percent, perplexity
 from nemo_bielik.runs import DISTILLED, FROM_SCRATCH, LABEL_TRAINED, PRUNED
 
 #: Percentage points below which two recoveries are called equal.
@@ -29,6 +29,7 @@ def tell(data: RunData, scores: Scores) -> list[Sentence]:
     found = [
         damage(scores),
         winner(data, scores) or by_perplexity(scores),
+        over_items(data.summary),
         suffering(scores),
         *targets(data.summary),
     ]
@@ -84,6 +85,26 @@ def contest(scores: Scores) -> tuple[str, str]:
     if abs(own.mean - best.mean) < _SAME:
         return rival, "which lie within a point of each other"
     return rival, "distilled" if own.mean > best.mean else "control"
+
+
+def over_items(summary: dict[str, Any]) -> Sentence | None:
+    """Say what the choice of test items leaves open, where the summary has intervals over it."""
+    found = summary.get("intervals_over_items") or {}
+    ends = (found.get("recovery_percent") or {}).get(DISTILLED)
+    leads = found.get("lead_points") or {}
+    rivals = {kind: lead for kind in CONTROLS if (lead := leads.get(kind)) and lead["interval"]}
+    if not ends or not rivals:
+        return None
+    rival = min(rivals, key=lambda kind: float(rivals[kind]["points"]))
+    low, high = rivals[rival]["interval"]
+    is_open = low <= 0 <= high
+    verdict = "so these items leave open which is better" if is_open else "clear of 0"
+    return Sentence(
+        f"Over the choice of test items (seeds averaged, {100 * found['confidence']:g} % "
+        f"intervals), distillation recovers {number(ends[0])} to {percent(ends[1])}; its lead on "
+        f"{_WAYS[rival]} is {number(low)} to {number(high)} points, {verdict}.",
+        "warning" if is_open else "plain",
+    )
 
 
 def by_perplexity(scores: Scores) -> Sentence | None:

@@ -15,7 +15,7 @@ def story(**models: Any) -> tuple[list[Sentence], Scores]:
     names = ("perplexity", "minimal_pairs_accuracy", "fact_accuracy")
     summary: dict[str, Any] = {"baseline": dict(zip(names[1:], (0.5, 0.1), strict=True))}
     for kind, figures in models.items():
-        if kind == "targets":
+        if kind in ("targets", "intervals_over_items"):
             summary[kind] = figures
         elif isinstance(figures, list):
             seeds = [dict(zip(names, one, strict=True)) for one in figures]
@@ -119,3 +119,30 @@ def test_targets() -> None:
     assert said(story(targets=[met, missed])[0]) == (
         "Target missed: distilled (wanted 90, got 86.12)."
     )
+
+
+def test_what_the_items_leave_open_is_said() -> None:
+    models = {
+        "teacher": TEACHER,
+        "pruned": (40.0, 0.7, 0.3),
+        "distilled": (5.0, 0.86, 0.82),
+        "label_trained": (6.0, 0.82, 0.74),
+    }
+
+    def intervals(low: float) -> dict[str, Any]:
+        lead = {"points": 1.25, "interval": [low, 2.6]}
+        ends = {"distilled": [91.76, 94.52]}
+        return {
+            "confidence": 0.95,
+            "recovery_percent": ends,
+            "lead_points": {"label_trained": lead},
+        }
+
+    sentences, _ = story(**models, intervals_over_items=intervals(-0.1))
+    found = next(one for one in sentences if "choice of test items" in one.text)
+    assert "recovers 91.8 to 94.5" in found.text and "−0.1 to 2.6 points" in found.text
+    assert "leave open which is better" in found.text and found.tone == "warning"
+    sentences, _ = story(**models, intervals_over_items=intervals(0.2))
+    found = next(one for one in sentences if "choice of test items" in one.text)
+    assert "clear of 0" in found.text and found.tone == "plain"
+    assert "choice of test items" not in said(story(**models)[0])
