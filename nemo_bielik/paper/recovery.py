@@ -23,7 +23,7 @@ class PaperConfig:
     paper: bool = field(default=False, metadata={"help": "show the report's own figures"})
     json: bool = field(default=False, metadata={"help": "print one JSON object instead"})
     table: int | None = field(
-        default=None, metadata={"help": "show this table as it is printed, 4 to 16"}
+        default=None, metadata={"help": "show this one of its tables, 4 to 16"}
     )
 
     def __post_init__(self) -> None:
