@@ -10,7 +10,7 @@ from typing import Any
 
 from nemo_bielik.arch import BIELIK_11B_V3, BIELIK_MINITRON_7B
 from nemo_bielik.bench.prediction import beside, predict_student
-from nemo_bielik.paper.recovery import paper_tables
+from nemo_bielik.paper.tables import paper_tables
 from nemo_bielik.planner.cards import CARDS
 from nemo_bielik.planner.table import align
 
