@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_bielik.errors import DataError
 from nemo_bielik.evaluate.stage import ITEMS_NAME
 from nemo_bielik.recovery.gather import compare_stages, measured_baselines, open_stages
 from nemo_bielik.recovery.rows import OVERALL, Rules
@@ -19,7 +20,7 @@ def run_intervals(
 
     `evaluations` maps a kind of model to the names of its evaluations, `baselines` names theirs.
     The lead is `first`'s recovery less each other kind's, on the same draws. None where the
-    evaluations hold no items.
+    evaluations hold no items or the teacher knows none of them.
     """
     names = [name for kind in evaluations.values() for name in kind]
     paths = [run.evaluation(name) for name in names]
@@ -28,7 +29,10 @@ def run_intervals(
     labels = [kind for kind, own in evaluations.items() for _ in own]
     teacher, students = open_stages(run.evaluation(TEACHER), paths, labels)
     rules = Rules(baselines=measured_baselines([Path(run.evaluation(name)) for name in baselines]))
-    found, _ = compare_stages(teacher, students, rules)
+    try:
+        found, _ = compare_stages(teacher, students, rules)
+    except DataError:  # a toy run's teacher may get nothing right at all
+        return None
     above = {one.label: one.found[_ALL].above for one in found if _ALL in one.found}
     known = {label: estimate for label, estimate in above.items() if estimate}
     leads = {label: known[first] - one for label, one in known.items() if first in known}

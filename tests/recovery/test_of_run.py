@@ -45,6 +45,13 @@ def test_recoveries_and_the_lead_above_the_better_baseline(tmp_path: Path) -> No
     assert (low, high) == (37.5, 100.0)
 
 
+def test_a_teacher_that_knows_nothing_leaves_no_intervals(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for name in ("teacher", "distilled-seed1", "distilled-seed2", "labels"):
+        judged(run, name, "00")
+    assert run_intervals(run, EVALUATIONS, (), "distilled") is None
+
+
 def test_without_items_there_are_no_intervals(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for name in ("teacher", "distilled-seed1", "distilled-seed2", "labels"):
