@@ -179,7 +179,13 @@ COMMANDS: tuple[Command, ...] = (
         "evaluate",
         "nemo_bielik.evaluate.stage:EvaluateConfig",
         "nemo_bielik.evaluate.stage:evaluate",
-        "perplexity, minimal pairs and facts of a model",
+        "perplexity, minimal pairs, facts and benchmark suites of a model",
+    ),
+    Command(
+        "suites",
+        "nemo_bielik.evaluate.suites.listing:SuitesConfig",
+        "nemo_bielik.evaluate.suites.listing:print_suites",
+        "the benchmark suites, what each asks and the data it needs",
     ),
     Command(
         "bench",

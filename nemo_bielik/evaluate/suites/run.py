@@ -1,0 +1,317 @@
+"""Suites on one model: what can be run is run item by item, what cannot says why."""
+
+import importlib.metadata
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import aiohttp
+import requests
+from jinja2 import TemplateError
+from lm_eval import evaluator
+from lm_eval.tasks import TaskManager
+
+from nemo_bielik.errors import CheckpointError, DataError, ServerError
+from nemo_bielik.evaluate.metrics import metric_of
+from nemo_bielik.evaluate.suites.answers import Remembering, quiet
+from nemo_bielik.evaluate.suites.data import (
+    data_fingerprint,
+    data_folder,
+    dataset_settings,
+    no_downloads,
+)
+from nemo_bielik.evaluate.suites.models import is_refusal, unreachable
+from nemo_bielik.evaluate.suites.suite import Suite, Task
+from nemo_bielik.evaluate.suites.upstream_fixes import templates_compiled_once
+from nemo_bielik.files import value_sha256
+
+#: lm-eval's own default, so that the few-shot examples are those it draws.
+_FEW_SHOT_SEED = 1234
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_LOST = (requests.RequestException, aiohttp.ClientError, TimeoutError, ConnectionError)
+#: What templates and scores say of a row that lacks a column or holds another type.
+_UNFIT = (KeyError, IndexError, TypeError, ValueError, AssertionError, TemplateError)
+
+
+@dataclass
+class Runner:
+    """What all tasks of a run have in common.
+
+    `no_choices` says why choices cannot be scored on this model ("" if they can); `max_tokens` is
+    the model's context where it is known.
+    """
+
+    lm: Any
+    suites: Sequence[Suite]
+    data_dir: Path | None
+    limit: int | None
+    work: Path
+    chat: bool = False
+    no_choices: str = ""
+    max_tokens: int | None = None
+    address: str = ""
+    _manager: TaskManager = field(init=False)
+    _fingerprints: dict[Path, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        folders = {task.folder for suite in self.suites for task in suite.tasks}
+        with quiet():
+            self._manager = TaskManager(include_path=sorted(folders), include_defaults=False)
+
+    def run(self, items: TextIO) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (name, results) suite by suite, and write one JSON line an item to `items`.
+
+        Raises `ServerError` if the server is lost; what was answered is kept in `work`.
+        """
+        remembering = Remembering(self.lm, self.work)
+        try:
+            with no_downloads(), templates_compiled_once():
+                for suite in self.suites:
+                    yield suite.name, self._run_suite(suite, remembering, items)
+        finally:
+            remembering.close()
+
+    def _run_suite(self, suite: Suite, lm: Remembering, items: TextIO) -> dict[str, Any]:
+        done: dict[str, Any] = {}
+        lacking: dict[str, str] = {}
+        identities = []
+        for task in suite.tasks:
+            lm.label = task.name
+            try:
+                found = self._run_task(suite, task, lm)
+            except ServerError:
+                raise
+            except DataError as error:
+                lacking[task.name] = str(error)
+                continue
+            for item in found.items:
+                items.write(json.dumps(item, ensure_ascii=False) + "\n")
+            items.flush()
+            done[task.name] = found.summary
+            lacking |= found.lacking
+            identities.append(found.identity)
+        return {
+            "status": "run" if done else "not run",
+            "reason": _reason(suite, lacking),
+            "version": value_sha256([suite.name, self.chat, *identities]) if done else None,
+            "limit": self.limit,
+            "tasks": done,
+            "not_run": lacking,
+        }
+
+    def _run_task(self, suite: Suite, task: Task, lm: Remembering) -> "_TaskRun":
+        if task.kind == "choice" and self.no_choices:
+            raise DataError(self.no_choices)
+        changes: dict[str, Any] = dict(task.changes)
+        fingerprint = ""
+        if task.needs_data:
+            folder = data_folder(task, self.data_dir)
+            changes |= dataset_settings(task, folder, self.work / "datasets")
+            fingerprint = self._fingerprint(folder)
+        with quiet(lm.note_cut):
+            parts, lacking = self._load(task, changes)
+            samples = self._ask(task, parts, lm)
+        run = _TaskRun(suite, task, lacking)
+        for name, part in parts.items():
+            run.add(name, part, samples[name])
+        run.identity = {"task": task.name, "metric": task.metric, "data": fingerprint} | {
+            name: _definition(part) for name, part in parts.items()
+        }
+        run.identity["harness"] = importlib.metadata.version("lm_eval")
+        run.summarize(cut=lm.was_cut)
+        return run
+
+    def _fingerprint(self, folder: Path) -> str:
+        if folder not in self._fingerprints:
+            self._fingerprints[folder] = data_fingerprint(folder)
+        return self._fingerprints[folder]
+
+    def _load(self, task: Task, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return lm-eval's tasks by name, and the reasons for those that cannot be asked."""
+        parts, lacking = {}, {}
+        for name in self._leaves(task.harness):
+            spec = {"task": name, "num_fewshot": task.few_shot, **changes}
+            try:
+                # a task that is not in a group loses its file, and with it its prompt
+                (part,) = self._manager.load([{"group": "bielik", "task": [spec]}])[
+                    "tasks"
+                ].values()
+            except Exception as error:
+                # whatever a reader, a template or a filter says of rows that are not the dataset's
+                reason = str(error).partition("\n")[0][:300] or type(error).__name__
+                lacking[name] = f"{task.dataset} cannot be read: {reason}"
+                continue
+            part.set_fewshot_seed(seed=_FEW_SHOT_SEED)
+            reason = self._obstacle(part, task)
+            if reason:
+                lacking[name] = reason
+            else:
+                parts[name] = part
+        if not parts:
+            raise DataError(next(iter(lacking.values())))
+        return parts, lacking
+
+    def _leaves(self, name: str) -> list[str]:
+        """Return the tasks of a group of lm-eval's, in its order; a task stands for itself."""
+        entry = self._manager.task_index[name]
+        children = sorted(entry.tags) if entry.cfg is None else []
+        if "group" in (entry.cfg or {}):
+            children = [
+                child if isinstance(child, str) else child.get("group") or child["task"]
+                for child in (entry.cfg or {})["task"]
+            ]
+        return [leaf for child in children for leaf in self._leaves(child)] or [name]
+
+    def _obstacle(self, part: Any, task: Task) -> str:
+        if task.few_shot:
+            examples = len(part.fewshot_docs())
+            if examples <= task.few_shot:
+                return (
+                    f"{task.few_shot} examples and the question itself need more rows than the "
+                    f"{examples} there are"
+                )
+        if task.kind == "text" and self.max_tokens:
+            longest = part.config.generation_kwargs.get("max_gen_toks", 256)
+            if longest >= self.max_tokens:
+                return f"answers take {longest} tokens, the model knows {self.max_tokens} positions"
+        return ""
+
+    def _ask(
+        self, task: Task, parts: dict[str, Any], lm: Remembering
+    ) -> dict[str, list[dict[str, Any]]]:
+        try:
+            found = evaluator.evaluate(
+                lm,
+                {"tasks": parts},
+                limit=self.limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                apply_chat_template=self.chat,
+                fewshot_as_multiturn=self.chat,
+            )
+        except ServerError as error:
+            raise ServerError(f"{self.address}: {error}; {lm.kept}") from None
+        except json.JSONDecodeError as error:
+            raise ServerError(
+                f"{self.address}: answer out of format: not JSON ({error}); {lm.kept}"
+            ) from None
+        except _LOST as error:
+            if is_refusal(error):  # of a prompt that is too long, for example
+                raise DataError(f"the server refuses a question of {task.name}: {error}") from error
+            raise ServerError(f"{unreachable(self.address, error)}; {lm.kept}") from None
+        except _UNFIT as error:
+            reason = str(error).partition("\n")[0][:300]
+            raise DataError(
+                f"{task.dataset}: a row does not fit ({type(error).__name__}: {reason})"
+            ) from error
+        assert found is not None, "only the first rank has results, and there is one"
+        samples: dict[str, list[dict[str, Any]]] = found["samples"]
+        return samples
+
+
+@dataclass
+class _TaskRun:
+    """The items of one task, from all of its parts."""
+
+    suite: Suite
+    task: Task
+    lacking: dict[str, str]
+    items: list[dict[str, Any]] = field(default_factory=list)
+    identity: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, part: Any, samples: Sequence[dict[str, Any]]) -> None:
+        """Append the items of lm-eval's task `name`."""
+        for sample in samples:
+            if sample["filter"] != self.task.score_filter:
+                continue
+            number = str(sample["doc_id"])
+            item = {
+                "suite": self.suite.name,
+                "task": self.task.name,
+                "item": f"{name}/{number}" if self.task.is_group else number,
+                "language": self.task.language,
+                "category": _subject(self.task, name),
+                "metric": self.task.metric,
+            }
+            self.items.append(item | self._outcome(part, sample))
+
+    def _outcome(self, part: Any, sample: dict[str, Any]) -> dict[str, Any]:
+        answers = [answer for (answer,) in sample["resps"]]
+        if self.task.kind == "text":
+            kept: dict[str, Any] = {"answer": answers[0]}
+            prediction, reference = sample["filtered_resps"][0], sample["target"]
+            choices = part.doc_to_choice(sample["doc"]) if part.config.doc_to_choice else None
+        else:
+            sums = [log_prob for log_prob, _ in answers]
+            if not all(map(math.isfinite, sums)):
+                raise CheckpointError(
+                    f"{self.task.name}: the model gives probabilities that are not numbers; its "
+                    "weights are damaged or its training diverged"
+                )
+            choices = part.doc_to_choice(sample["doc"])
+            kept = {"log_probs": sums}
+            if isinstance(sample["target"], int) and not 0 <= sample["target"] < len(choices):
+                raise DataError(
+                    f"{self.task.dataset}: a row does not fit (answer {sample['target']} of "
+                    f"{len(choices)} choices)"
+                )
+            prediction, reference = choices[sums.index(max(sums))], sample["target"]
+        if self.task.metric == "bleu":
+            return kept | {"prediction": prediction, "references": [reference]}
+        if self.task.metric == "macro_f1":
+            right = choices[int(reference)] if choices else reference
+            return kept | {"prediction": prediction.lower(), "reference": right}
+        return kept | {"score": float(sample[self.task.score_from])}
+
+    def summarize(self, *, cut: bool) -> None:
+        """Fill in what ``results.json`` says of the task."""
+        task = self.task
+        self.summary = {
+            "metric": task.metric,
+            "score": metric_of(task.metric).score(self.items),
+            "items": len(self.items),
+            "baseline": task.baseline,
+            "language": task.language,
+            "category": task.category,
+            "dataset": task.dataset,
+            "split": task.split,
+            "few_shot": task.few_shot,
+            "prompt": task.definition,
+            "schema": task.schema,
+            "prompts_cut": cut,
+        }
+
+
+def _subject(task: Task, part: str) -> str:
+    """Return an item's category: the task's own, or for a group the part's subject."""
+    if not task.is_group:
+        return task.category
+    stem = task.harness.removesuffix("_few_shot_og")
+    subject = part.removeprefix(task.harness).removeprefix(stem).removeprefix("_few_shot_og")
+    return subject.strip("_").replace("_", " ")
+
+
+def _definition(part: Any) -> str:
+    """Return what decides a part's prompts and scores, without where data or functions lie."""
+    config = part.dump_config()
+    for name in ("dataset_path", "dataset_name", "dataset_kwargs"):
+        config.pop(name, None)
+    metadata = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}
+    text = json.dumps({**config, "metadata": metadata}, sort_keys=True, default=str)
+    return _ADDRESS.sub("", text)
+
+
+def _reason(suite: Suite, lacking: dict[str, str]) -> str | None:
+    if not suite.tasks:
+        return suite.instead
+    if not lacking:
+        return None
+    name, first = next(iter(lacking.items()))
+    if len(suite.tasks) == 1:
+        return first
+    return f"{len(lacking)} of {len(suite.tasks)} tasks not run; the first, {name}: {first}"

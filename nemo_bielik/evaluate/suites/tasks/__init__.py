@@ -1,0 +1,1 @@
+"""Task files in lm-evaluation-harness's format, for what it does not bring itself."""
