@@ -1,11 +1,15 @@
 """NeMo 2's numbers: what ``nemo llm prune|distill --factory bielik_…`` takes; docs/nemo2.md.
 
-`nemo_bielik.nemo2.factories` turns these values into NeMo's own recipes and registers them.
+`nemo_bielik.nemo2.factories` turns these values into NeMo's own recipes and registers them. They
+are those of `minitron_7b`; only the layouts differ, since NeMo 2 keeps more on every GPU.
 """
+
+from dataclasses import replace
 
 from nemo_bielik.arch import EXPERIMENTS
 from nemo_bielik.nemo2.settings import Nemo2Prune
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainSettings
+from nemo_bielik.recipes import minitron_7b
+from nemo_bielik.training import ParallelConfig, TrainSettings
 
 
 def prune_minitron_7b() -> Nemo2Prune:
@@ -19,20 +23,12 @@ def prune_experiments() -> dict[str, Nemo2Prune]:
 
 
 def distill_minitron_7b() -> TrainSettings:
-    """The report's 8,000 steps of some 1,000 sequences on 2×8 H200; length and rates are ours."""
-    return TrainSettings(
-        iters=8000,
-        sequence_length=4096,
-        global_batch_size=1024,
-        eval_interval=500,
-        precision="bf16",
-        optim=OptimConfig(max_lr=1e-4, min_lr=1e-5, warmup_iters=100),
-        parallel=ParallelConfig(tensor=2, data=8, sequence=True),
-    )
+    """The distillation on 2×8 H200, every model on two GPUs."""
+    parallel = ParallelConfig(tensor=2, data=8, sequence=True)
+    return replace(minitron_7b.recovery(), parallel=parallel)
 
 
 def distill_minitron_7b_one_node() -> TrainSettings:
     """The same run on 1×8 H200."""
-    settings = distill_minitron_7b()
-    settings.parallel = ParallelConfig(tensor=2, data=4, sequence=True)
-    return settings
+    parallel = ParallelConfig(tensor=2, data=4, sequence=True)
+    return replace(minitron_7b.recovery(), parallel=parallel)

@@ -8,12 +8,15 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import queue
 import re
 import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from nemo_bielik.errors import ConfigError
 
 #: Megatron-Bridge 0.3.1 modules that import Transformer Engine unconditionally although the
 #: project declares it optional. Remove when they guard the import.
@@ -238,6 +241,32 @@ def install_peft_layers() -> None:
     present = importlib.util.find_spec("transformer_engine") is not None
     utils: Any = importlib.import_module("megatron.bridge.peft.utils")
     utils.HAVE_TE = present
+
+
+def install_nemo_optimizer() -> None:
+    """Have Megatron-Core make the optimizers that NeMo 2 asks it for.
+
+    NeMo 2.7.3 (`nemo/lightning/_strategy_lib.py`, `setup_megatron_optimizer`) passes three
+    arguments that Megatron-Core 0.16 no longer has, so no training of NeMo's starts, on GPUs
+    either. They say nothing unless a recipe sets them. Remove when NeMo passes
+    ``config_overrides`` instead.
+    """
+    optimizer: Any = importlib.import_module("megatron.core.optimizer")
+    make = optimizer.get_megatron_optimizer
+    unknown = {"no_weight_decay_cond": None, "scale_lr_cond": None, "lr_mult": 1.0}
+    known = set(inspect.signature(make).parameters)
+    if set(unknown) <= known or getattr(optimizer, "_bielik_nemo_optimizer", False):
+        return
+
+    @functools.wraps(make)
+    def make_from_nemo(*arguments: Any, **settings: Any) -> Any:
+        for name, silent in unknown.items():
+            if settings.pop(name, silent) != silent:
+                raise ConfigError(f"optim.{name}: Megatron-Core 0.16 cannot do it; leave it out")
+        return make(*arguments, **settings)
+
+    optimizer.get_megatron_optimizer = make_from_nemo
+    optimizer._bielik_nemo_optimizer = True
 
 
 def install_modelopt_norm() -> None:

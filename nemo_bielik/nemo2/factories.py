@@ -10,6 +10,7 @@ from functools import partial
 import lightning.pytorch as pl
 import nemo_run as run
 from nemo.collections import llm
+from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
 from nemo.collections.llm.modelopt.recipes import distillation_recipe, prune_recipe
 from nemo.collections.llm.modelopt.recipes.distillation_recipe import trainer
 from nemo.collections.llm.recipes.optim.adam import distributed_fused_adam_with_cosine_annealing
@@ -56,9 +57,8 @@ def prune(settings: Nemo2Prune) -> run.Partial:
     for name, size in settings.sizes().items():
         setattr(recipe.pruning_config, f"target_{name}", size)
     recipe.num_train_samples = settings.samples
-    recipe.data = run.Config(
-        llm.PreTrainingDataModule,
-        paths=TOKENS,
+    recipe.data = _text(
+        settings.source,
         seq_length=settings.sequence_length,
         micro_batch_size=1,
         global_batch_size=1,
@@ -78,9 +78,8 @@ def distill(settings: TrainSettings, name: str) -> run.Partial:
         name=name,
     )
     recipe.trainer = _trainer(settings)
-    recipe.data = run.Config(
-        llm.PreTrainingDataModule,
-        paths=TOKENS,
+    recipe.data = _text(
+        BIELIK_11B_V3.name,
         seq_length=settings.sequence_length,
         micro_batch_size=settings.micro_batch_size,
         global_batch_size=settings.global_batch_size,
@@ -88,6 +87,12 @@ def distill(settings: TrainSettings, name: str) -> run.Partial:
     )
     recipe.optim = _optimizer(settings)
     return recipe
+
+
+def _text(model: str, **settings: int) -> run.Config:
+    """Return the tokens with the tokenizer of `model`; without one NeMo downloads GPT-2's."""
+    tokenizer = run.Config(AutoTokenizer, f"{CHECKPOINTS}/{model}/context/tokenizer")
+    return run.Config(llm.PreTrainingDataModule, paths=TOKENS, tokenizer=tokenizer, **settings)
 
 
 def _trainer(settings: TrainSettings) -> run.Config:

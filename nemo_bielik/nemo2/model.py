@@ -23,7 +23,7 @@ from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer,
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.cpu import cpu_runtime
-from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue
+from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue, install_nemo_optimizer
 from nemo_bielik.nemo2.config import BielikConfig, BielikConfig11B, config_of
 from nemo_bielik.nemo2.conversion import parameter_names, to_hugging_face, to_megatron
 from nemo_bielik.stages import stage_output
@@ -40,6 +40,7 @@ class BielikModel(MistralModel):
         tokenizer: TokenizerSpec | None = None,
         model_transform: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
     ) -> None:
+        install_nemo_optimizer()  # every training begins with a model, if only to be distilled
         super().__init__(config or BielikConfig11B(), optim, tokenizer, model_transform)
 
 

@@ -15,6 +15,8 @@ warnings.filterwarnings("ignore")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fiddle as fdl  # noqa: E402
+import nemo_run as run  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -28,12 +30,18 @@ with redirect_stdout(NOWHERE), redirect_stderr(NOWHERE):
     from megatron.core.transformer.identity_op import IdentityOp
     from nemo.collections import llm
     from nemo.collections.llm.gpt.model.base import local_layer_spec
-    from nemo.lightning import teardown
+    from nemo.collections.llm.modelopt.model_utils import (
+        _set_gpt_mamba_modelopt_spec as set_modelopt_spec,
+    )
+    from nemo.lightning import MegatronMixedPrecision, teardown
 
     from nemo_bielik.megatron.cpu import cpu_runtime
+    from nemo_bielik.megatron.upstream_fixes import install_checkpoint_queue
     from nemo_bielik.nemo2 import config as configs
     from nemo_bielik.nemo2 import factories
     from nemo_bielik.nemo2.model import BielikModel, HFBielikExporter, HFBielikImporter
+    from nemo_bielik.nemo2.settings import Nemo2Prune
+    from nemo_bielik.training import OptimConfig, TrainSettings
 
 
 class NormThenLinear(ColumnParallelLinear):
@@ -125,6 +133,56 @@ def loaded(nemo: Path, tokens: np.ndarray) -> dict[str, Any]:
         "vocabulary": model.tokenizer and model.tokenizer.tokenizer.get_vocab(),
         "arch": model.config.arch,
     }
+
+
+def distill(student: Path, teacher: Path, tokens: Path, folder: Path) -> Path:
+    """Run our recipe of `llm.distill` on tiny checkpoints; return the distilled directory.
+
+    Changed are paths and sizes, and what needs CUDA: accelerator, 16 bits (their fused softmax is a
+    CUDA kernel) and the seed of the dropout's generator, which NeMo sets for CUDA devices alone.
+    """
+    optim = OptimConfig(max_lr=1e-2, min_lr=1e-3, warmup_iters=2)
+    sizes = {"iters": 30, "sequence_length": 16, "global_batch_size": 8, "micro_batch_size": 4}
+    settings = TrainSettings(**sizes, eval_interval=30, eval_iters=1, optim=optim)
+    recipe = factories.distill(settings, "tiny")
+    recipe.student_model_path, recipe.teacher_model_path = str(student), str(teacher)
+    recipe.data.paths, recipe.data.num_workers = str(tokens / "tokens"), 0
+    recipe.data.persistent_workers = False
+    recipe.data.tokenizer.pretrained_model_name = str(teacher / "context" / "tokenizer")
+    recipe.log.log_dir = str(folder / "logs")
+    recipe.trainer.accelerator, recipe.trainer.devices = "cpu", 1
+    recipe.trainer.plugins = run.Config(MegatronMixedPrecision, precision="32")
+    recipe.optim.config.bf16 = False
+    install_checkpoint_queue()
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), cpu_runtime():
+        model_parallel_cuda_manual_seed(1, force_reset_rng=True, tp_rank=0, ep_rank=0, etp_rank=0)
+        fdl.build(recipe)()
+    (made,) = (folder / "logs").rglob("*-last")
+    HFBielikExporter(made)(folder / "distilled")
+    return folder / "distilled"
+
+
+def imported(source: Path, nemo: Path) -> Path:
+    """Import by NeMo's own function."""
+    with redirect_stdout(io.StringIO()):
+        llm.import_ckpt(BielikModel(), f"hf://{source}", nemo)
+    return nemo
+
+
+def prune_refusal(source: Path, tokens: Path, folder: Path) -> list[str]:
+    """Return what stands in the way of `llm.prune` here: as it is, and past the first obstacle."""
+    recipe = factories.prune(Nemo2Prune(target="bielik-minitron-7b", samples=4))
+    recipe.nemo_checkpoint, recipe.save_path = str(source), str(folder / "pruned")
+    recipe.data.paths = str(tokens / "tokens")
+    recipe.data.tokenizer.pretrained_model_name = str(source / "context" / "tokenizer")
+    found = []
+    for attempt in (fdl.build(recipe), lambda: set_modelopt_spec(configs.BielikConfig11B())):
+        try:
+            with redirect_stdout(io.StringIO()), cpu_runtime():
+                attempt()
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+    return found
 
 
 def refusal(source: Path, nemo: Path, importer: str) -> str:

@@ -42,6 +42,7 @@ def test_distill_recipes_are_found_and_resolved(name, nemo):
     assert "Dry run for task nemo.collections.llm.api:distill" in output
     assert "MockDataModule" not in output  # NeMo's own recipe trains on random tokens
     assert "ckpt_async_save=False" in output
+    assert "checkpoints/bielik-11b-v3/context/tokenizer" in output  # not GPT-2's, downloaded
 
 
 def test_overrides_reach_the_recipe(nemo):
@@ -80,7 +81,7 @@ def test_recipes_say_the_reports_numbers(nemo2):
     assert "target_ffn_hidden_size=11264" in cut
     assert "target_num_layers=40" in cut
     two_nodes, one_node = (built["distill"][name] for name in DISTILL)
-    for said in ("max_steps=8000", "global_batch_size=1024", "lr=0.0001", "min_lr=1e-05"):
+    for said in ("max_steps=8000", "global_batch_size=768", "lr=0.0001", "min_lr=1e-05"):
         assert said in two_nodes
     assert "num_nodes=2" in two_nodes
     assert "num_nodes=1" in one_node
