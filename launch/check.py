@@ -1,5 +1,6 @@
 """``bielik launch init`` and ``bielik launch check``: a site file, and what its sites lack."""
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -11,17 +12,10 @@ from pathlib import Path
 
 from nemo_bielik.doctor import Check, format_checks
 from nemo_bielik.errors import BielikError, ConfigError, StorageError, nearest
-from nemo_bielik.launch.site import (
-    LOCAL_FILE,
-    USER_FILE,
-    LeptonSite,
-    LocalSite,
-    NemoRunSite,
-    Site,
-    SlurmSite,
-    load_sites,
-    site_file,
-)
+from nemo_bielik.launch.lepton_site import LeptonSite
+from nemo_bielik.launch.site import LocalSite, NemoRunSite, Site
+from nemo_bielik.launch.site_file import LOCAL_FILE, USER_FILE, load_sites, site_file
+from nemo_bielik.launch.slurm_site import SlurmSite
 
 _TEMPLATE = Path(__file__).with_name("template.toml")
 _ANSWER_SECONDS = 30
@@ -74,6 +68,13 @@ def _checks(name: str, site: Site) -> Iterator[Check]:
         yield _program(f"{name}: python", site.python or sys.executable)
         if site.ranks == "torchrun":
             yield _program(f"{name}: torchrun", str(Path(sys.executable).with_name("torchrun")))
+        if site.profile:
+            yield _program(f"{name}: nsys", "nsys")
+        if site.fault_tolerance is not None:
+            package = "nvidia_resiliency_ext"
+            advice = "install nvidia-resiliency-ext, or nemo-bielik[engine]"
+            there = importlib.util.find_spec(package) is not None
+            yield _finding(f"{name}: fault_tolerance", there, package, advice)
     elif isinstance(site, SlurmSite):
         yield from _slurm(name, site)
     elif isinstance(site, LeptonSite):
@@ -121,6 +122,9 @@ def _slurm(name: str, site: SlurmSite) -> Iterator[Check]:
     advice = "cannot be made or written there"
     yield _finding(f"{name}: job_directory", not made.returncode, place, advice)
     yield _test_job(name, site)
+    for stage, own in site.stages.items():
+        assert isinstance(own, SlurmSite)
+        yield _test_job(f"{name}: {stage}", own)
     if site.container:
         pyxis = _ask(site, "srun --help | grep -q container-image")
         advice = "srun has no --container-image: ask for the pyxis plugin, or remove [container]"

@@ -38,7 +38,10 @@ class LaunchExperiment(run.Experiment):  # type: ignore[misc]
                 setattr(self, name, (*known, kind))
 
     def _wait_for_jobs(self, jobs: list[Any]) -> None:
+        # NeMo-Run writes them down when all have ended well: until then nobody could look at one
+        self._save_jobs()
         super()._wait_for_jobs(jobs)
+        self._save_jobs()
         for job in jobs:
             if job.state != _FINISHED_WELL:
                 raise JobFailed(

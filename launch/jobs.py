@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_bielik.errors import BielikError, ConfigError, nearest
-from nemo_bielik.launch.site import USER_FILE, load_sites, nemo_run_home
+from nemo_bielik.errors import ConfigError, nearest
+from nemo_bielik.launch.site_file import USER_FILE, load_sites, nemo_run_home
 
 _SITE_HELP = f"site file; default: ./bielik_site.toml or {USER_FILE}"
 
@@ -57,18 +57,27 @@ def print_status(config: StatusConfig) -> None:
             print(directory.name)
         return
     for job, backend in _jobs(config.name, "", config.site):
-        print(f"{job.id}  {backend.state()}  {backend.job_id}  {backend.place}")
+        if backend is None:
+            print(f"{job.id}  NOT SUBMITTED")
+        else:
+            print(f"{job.id}  {backend.state()}  {backend.job_id}  {backend.place}")
 
 
 def print_logs(config: LogsConfig) -> None:
-    """Print what the jobs have printed, the earliest start first."""
-    for _, backend in _jobs(config.name, config.job, config.site):
-        print(backend.logs().rstrip("\n"))
+    """Print what the jobs have printed, the earliest start first; of several, under their names."""
+    jobs = list(_jobs(config.name, config.job, config.site))
+    for job, backend in jobs:
+        if len(jobs) > 1:
+            print(f"==> {job.id} <==")
+        if backend is not None:
+            print(backend.logs().rstrip("\n"))
 
 
 def cancel(config: CancelConfig) -> None:
-    """Stop the jobs and say which."""
-    for job, backend in _jobs(config.name, config.job, config.site):
+    """Stop the jobs, the last of a chain first, and say which."""
+    for job, backend in reversed(list(_jobs(config.name, config.job, config.site))):
+        if backend is None:
+            continue  # and will never be: the launcher stops at the one before
         backend.cancel()
         print(f"{job.id}: asked to stop ({backend.job_id})")
 
@@ -149,8 +158,8 @@ class _Lepton(_Backend):
         self.job.executor.cancel(self.job_id)
 
 
-def _jobs(name: str, job: str, site: Path | None) -> Iterator[tuple[Any, _Backend]]:
-    """Yield the jobs of an experiment with what can be asked about each."""
+def _jobs(name: str, job: str, site: Path | None) -> Iterator[tuple[Any, _Backend | None]]:
+    """Yield the jobs of an experiment with what can be asked about each; None: not submitted."""
     directory = _find(name, site)
     from nemo_run import LeptonExecutor, SlurmExecutor
 
@@ -163,13 +172,11 @@ def _jobs(name: str, job: str, site: Path | None) -> Iterator[tuple[Any, _Backen
         raise ConfigError(f"{name} has no job {job!r}{nearest(job, known)}; it has {known}")
     for found in jobs:
         if job in ("", found.id):
-            if not found.handle:
-                raise BielikError(f"{directory}: {found.id} was never submitted")
             kinds = {SlurmExecutor: _Slurm, LeptonExecutor: _Lepton}
             kind = next(
                 (made for kind, made in kinds.items() if isinstance(found.executor, kind)), _Backend
             )
-            yield found, kind(experiment, found)
+            yield found, kind(experiment, found) if found.handle else None
 
 
 def _find(name: str, site: Path | None) -> Path:

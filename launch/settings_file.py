@@ -1,6 +1,6 @@
 """A TOML table read into a dataclass: every key known, every value of its field's type.
 
-The dataclasses of `nemo_bielik.launch.site` say what a table holds; the complaints name the place
+The dataclasses of the sites say what a table holds; the complaints name the place
 in the file, so that one line is enough to mend it.
 """
 

@@ -1,6 +1,7 @@
 """Stages as the jobs of one experiment: checked here, shown in a dry run, submitted to a site.
 
-From Python: ``submit([Task("score", …), Task("prune", …, after=("score",))], site, "exp-010")``.
+From Python: ``submit(pipeline_jobs(config), site, "mine")``, or tasks of one's own:
+``submit([Task("score", …), Task("prune", …, after=("score",))], site, "exp-010")``.
 """
 
 import re
@@ -12,18 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nemo_bielik.commands import Command, load
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.launch.site import (
-    LeptonSite,
-    LocalSite,
-    NemoRunSite,
-    Site,
-    SlurmSite,
-    find_site,
-    nemo_run_home,
-)
+from nemo_bielik.launch.lepton_site import LeptonSite
+from nemo_bielik.launch.site import LocalSite, NemoRunSite, Site
+from nemo_bielik.launch.site_file import find_site, nemo_run_home
+from nemo_bielik.launch.slurm_site import SlurmSite
 from nemo_bielik.launch.tasks import Task, with_absolute_paths
 from nemo_bielik.launch.words import LaunchWords
+from nemo_bielik.planner.table import align
 
 _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
 
@@ -37,12 +35,14 @@ class Submission:
     jobs: dict[str, str]
 
 
-def submit_words(command: str, config: Any, words: LaunchWords, dry_run: bool) -> int:
-    """Submit one stage as the command line asks and say how to find it again; return a status."""
+def submit_words(command: Command, config: Any, words: LaunchWords, dry_run: bool) -> int:
+    """Submit a command as its line asks and say how to find it again; return a status."""
     site = find_site(words.executor, words.site, words.site_changes)
-    tasks = [Task(command, config)]
-    title = words.job_name or _title(command, config)
+    tasks = load(command.jobs)(config) if command.jobs else [Task(command.name, config)]
+    title = words.job_name or _title(command.name, config)
     if dry_run:
+        if len(tasks) > 1:
+            print(f"\n# {title}: {len(tasks)} jobs\n{job_table(tasks, site, title)}")
         for name, text in preview(tasks, site, title).items():
             print(f"\n# {name}\n{text.rstrip()}")
         return 0
@@ -88,6 +88,17 @@ def preview(tasks: Sequence[Task], site: Site, title: str) -> dict[str, str]:
                 directory.parent.rmdir()
 
 
+def job_table(tasks: Sequence[Task], site: Site, title: str) -> str:
+    """Return a line a job: its size, what must end well before it starts, what it writes."""
+    rows = []
+    for task in _checked(tasks, site, title):
+        nodes, per_node = site.of(task.stage).slots(task.ranks)
+        size = f"{nodes} × {per_node}"
+        written = str(getattr(task.config, "output", ""))
+        rows.append([task.label, size, ", ".join(task.after) or "-", written])
+    return align(["job", "nodes × ranks", "after", "writes"], rows)
+
+
 def _checked(tasks: Sequence[Task], site: Site, title: str) -> list[Task]:
     if not _TITLE.fullmatch(title):
         raise ConfigError(
@@ -100,20 +111,28 @@ def _checked(tasks: Sequence[Task], site: Site, title: str) -> list[Task]:
         for before in task.after:
             if before not in labels[:number]:
                 raise ConfigError(f"{task.label} comes after {before!r}, which is no job before it")
-        _warn(task, site)
+    if isinstance(site, LocalSite):  # side by side they would fight for this machine's devices
+        tasks = _one_after_another(tasks)
     here = isinstance(site, LocalSite) or (isinstance(site, SlurmSite) and site.ssh is None)
     root = site.root or (Path.cwd() if here else None)
     return [replace(task, config=with_absolute_paths(task.config, root)) for task in tasks]
 
 
-def _warn(task: Task, site: Site) -> None:
+def _one_after_another(tasks: Sequence[Task]) -> list[Task]:
+    before = [(), *((task.label,) for task in tasks)]
+    return [replace(task, after=after) for task, after in zip(tasks, before, strict=False)]
+
+
+def _warn(tasks: Sequence[Task], site: Site) -> None:
     """Say what is legal but will be regretted."""
-    loses = getattr(task.config, "save_interval", 1) == 0
-    if loses and isinstance(site, (SlurmSite, LeptonSite)):
-        print(
-            f"{task.label}: save_interval is 0, so a job that is stopped starts from its beginning",
-            file=sys.stderr,
-        )
+    for task in tasks:
+        loses = getattr(task.config, "save_interval", 1) == 0
+        if loses and isinstance(site, (SlurmSite, LeptonSite)):
+            print(
+                f"{task.label}: save_interval is 0, so a job that is stopped starts from its "
+                "beginning",
+                file=sys.stderr,
+            )
 
 
 @contextmanager
@@ -121,6 +140,7 @@ def _experiment(tasks: Sequence[Task], site: Site, title: str) -> Iterator[Any]:
     """Open a NeMo-Run experiment that holds a job for each of `tasks`."""
     from nemo_bielik.launch.experiment import LaunchExperiment, use_home, without_input
 
+    _warn(tasks, site)
     use_home(nemo_run_home(site))
     import nemo_run as run
 

@@ -37,6 +37,12 @@ class Task:
         return self.name or self.command.replace(" ", "-")
 
     @property
+    def stage(self) -> str:
+        """The stage that it runs: ``distill`` for ``launch preflight distill`` too."""
+        first, *rest = self.command.split()
+        return find_command(first, rest).stage.split()[0]
+
+    @property
     def ranks(self) -> int:
         """Processes that the stage needs."""
         return int(getattr(getattr(self.config, "parallel", None), "processes", 1))
@@ -117,17 +123,19 @@ def _absolute(path: Path, name: str, root: Path | None) -> Path:
     )
 
 
-def script(words: Sequence[str], python: str, exports: dict[str, str], setup: Sequence[str]) -> str:
+def script(
+    words: Sequence[str], python: str, exports: dict[str, str], starter: Sequence[str] = ()
+) -> str:
     """Return the shell script that runs ``bielik *words``.
 
     Args:
         exports: shell variables and their values, written as they are (``$SLURM_PROCID``).
-        setup: lines that come before, such as ``module load``.
+        starter: what the interpreter runs to start the ranks, written as it is; none: this is one.
     """
     lines = ["set -euo pipefail", f"export {JOB_VARIABLE}=1"]
     lines += [f"export {name}={value}" for name, value in exports.items()]
-    lines += setup
-    arguments = " \\\n  ".join(shlex.quote(word) for word in words)
+    first, *others = map(shlex.quote, words)
+    arguments = " \\\n  ".join([*starter, f"-m nemo_bielik {first}", *others])
     # exec: a signal of the scheduler then reaches the stage, which saves and stops
-    lines.append(f"exec {shlex.quote(python)} -m nemo_bielik {arguments}")
+    lines.append(f"exec {shlex.quote(python)} {arguments}")
     return "\n".join(lines) + "\n"

@@ -99,7 +99,7 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     if launch.executor:
         from nemo_bielik.launch.submit import submit_words
 
-        return submit_words(command.name, config, launch, dry_run)
+        return submit_words(command, config, launch, dry_run)
     return STATUS_OK if dry_run else run_stage(command, config, argv)
 
 

@@ -12,7 +12,8 @@ from nemo_bielik.errors import ConfigError, nearest
 class Command:
     """One row of the table; the three names are ``module:object``, resolved when it is chosen.
 
-    `describe` names a function from the configuration to the lines that ``--dry-run`` adds.
+    `describe` names a function from the configuration to the lines that ``--dry-run`` adds; `jobs`
+    one to the tasks that ``--executor`` submits, where they are more than the command itself.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Command:
     function: str
     help: str
     describe: str | None = None
+    jobs: str | None = None
 
     @property
     def subcommands(self) -> int:
@@ -49,6 +51,13 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.pipeline:PipelineConfig",
         "nemo_bielik.pipeline:run_pipeline",
         "score, prune, distil, evaluate and report, skipping what is done",
+        jobs="nemo_bielik.pipeline:pipeline_jobs",
+    ),
+    Command(
+        "prepare",
+        "nemo_bielik.prepare:PrepareConfig",
+        "nemo_bielik.prepare:prepare",
+        "split text into a run's parts and tokenise them",
     ),
     Command(
         "plan",

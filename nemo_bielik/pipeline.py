@@ -3,36 +3,30 @@
 Every step is a stage with its own artifact, so a run that was stopped continues with what is
 missing. On a user's own model and text it starts there; on text alone, or on nothing (the built-in
 world), it first trains a tiny teacher.
+
+Here the steps run in lanes of this machine; with ``--executor`` each is a job (`pipeline_jobs`).
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nemo_bielik.data.split import (
-    WITH_GIVEN_TEACHER,
-    WITH_TEACHER_TRAINING,
-    SplitConfig,
-    split_documents,
-)
-from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig, make_world
-from nemo_bielik.data.tiny_polish.world import WorldConfig
-from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
-from nemo_bielik.data.tokenizer import TokenizerConfig, train_tokenizer
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.stage import EvaluateConfig
 from nemo_bielik.initialize import InitializeConfig, initialize
 from nemo_bielik.launch.lanes import Lanes, collect
+from nemo_bielik.launch.tasks import Task
+from nemo_bielik.prepare import PrepareConfig, prepare_text, prepare_tokens
 from nemo_bielik.pruning.prune import PruneConfig, prune
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.recipes import tiny
 from nemo_bielik.report.stage import ReportConfig, write_report
 from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER, Run
 from nemo_bielik.shape import Shape
-from nemo_bielik.training import TrainConfig, TrainSettings
+from nemo_bielik.training import ParallelConfig, TrainConfig, TrainSettings
 
 TRAIN = "nemo_bielik.training:train"
 SCORE = "nemo_bielik.pruning.score:score"
@@ -42,142 +36,87 @@ ENGINE = "nemo_bielik.megatron.engine"
 
 
 @dataclass(kw_only=True)
-class PipelineConfig:
+class PipelineConfig(PrepareConfig):
     """A run of the whole chain; the defaults are the tiny recipe's."""
 
-    output: Path = field(metadata={"help": "directory of the run"})
-    model: Path | None = field(
-        default=None,
-        metadata={"help": "your model directory; without it a teacher is trained"},
-    )
-    texts: list[Path] = field(
-        default_factory=list, metadata={"help": "your texts; without them the built-in world"}
-    )
-    vocab_size: int = field(
-        default=tiny.VOCAB_SIZE, metadata={"help": "of a trained teacher's tokenizer"}
-    )
-    world: WorldConfig = field(default_factory=tiny.world)
     teacher_shape: Shape = field(default_factory=tiny.teacher_shape)
     target: Shape = field(default_factory=tiny.target)
     teacher: TrainSettings = field(default_factory=tiny.teacher)
     recovery: TrainSettings = field(default_factory=tiny.recovery)
     temperature: float = field(default=1.0, metadata={"help": "of the distillation loss"})
     score_samples: int = field(default=256, metadata={"help": "calibration sequences"})
-    lanes: int = field(default=2, metadata={"help": "stages or ranks that run side by side"})
+    score_parallel: ParallelConfig | None = field(
+        default=None, metadata={"help": "layout of scoring; none: that of recovery"}
+    )
+    lanes: int = field(
+        default=2, metadata={"help": "stages or ranks that run side by side on this machine"}
+    )
 
     def __post_init__(self) -> None:
-        if self.model is not None and not self.texts:
-            raise ConfigError("model needs texts: give the text to score and distil it on")
+        super().__post_init__()
         if not self.target.given():
             raise ConfigError("target is empty; give sizes to prune to, e.g. target.num_layers=40")
         if self.lanes < 1:
             raise ConfigError(f"lanes is {self.lanes}; it must be at least 1")
 
 
-class Chain:
-    """The steps of one run; each is skipped when its artifact is there already."""
+class StageSettings:
+    """What every stage of one run is told; paths are those of `Run`."""
 
-    def __init__(self, config: PipelineConfig, lanes: Lanes) -> None:
-        self.config, self.lanes, self.run = config, lanes, Run(config.output)
-        self.stages: list[dict[str, Any]] = []
-
-    def step(self, name: str, action: Callable[[], None]) -> None:
-        """Run one step and say how long it took."""
-        started = time.monotonic()
-        action()
-        seconds = round(time.monotonic() - started, 1)
-        self.stages.append({"name": name, "wall_seconds": seconds})
-        print(f"{name:<42} {seconds:7.1f} s", flush=True)
-
-    def prepare_text(self) -> None:
-        """Make the splits of the text: the built-in world, or the user's documents."""
-        if not self.config.texts:
-            make_world(MakeWorldConfig(output=self.run.world, **vars(self.config.world)))
-            return
-        trains = self.config.model is None
-        shares = WITH_TEACHER_TRAINING if trains else WITH_GIVEN_TEACHER
-        split_documents(
-            SplitConfig(inputs=self.config.texts, output=self.run.world, shares=dict(shares))
-        )
-
-    def text(self, split: str) -> Path:
-        """Return the documents of one split."""
-        return self.run.world / f"{split}.jsonl"
-
-    def prepare_tokens(self) -> None:
-        """Train a tokenizer where the model brings none, and tokenise every split."""
-        tokenizer = self.config.model or self.run.tokenizer
-        splits = ["validation", "calibration", "recovery", "test"]
-        if self.config.model is None:
-            splits.append("train")
-            train_tokenizer(
-                TokenizerConfig(
-                    inputs=[self.text("train")],
-                    output=self.run.tokenizer,
-                    vocab_size=self.config.vocab_size,
-                )
-            )
-        for split in splits:
-            tokenize(
-                TokenizeConfig(
-                    inputs=[self.text(split)], tokenizer=tokenizer, output=self.run.tokens(split)
-                )
-            )
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config, self.run = config, Run(config.output)
 
     @property
     def teacher(self) -> Path:
         """The original: the user's model, or the one this run trains."""
         return self.config.model or self.run.model(TEACHER)
 
-    def train_teacher(self) -> None:
-        """Train a teacher from random weights."""
-        start = self.run.model(f"{TEACHER}-init")
-        initialize(
-            InitializeConfig(
-                arch="tiny-bielik-11b-v3",
-                tokenizer=self.run.tokenizer,
-                output=start,
-                vocab_size=self.config.vocab_size,
-                **vars(self.config.teacher_shape),
-            )
-        )
-        self.lanes.run(
-            TRAIN,
-            TrainConfig(
-                model=start,
-                train_data=[self.run.tokens("train")],
-                validation_data=self.run.tokens("validation"),
-                output=self.teacher,
-                **self.config.teacher.fields(),
-            ),
+    def preparation(self) -> PrepareConfig:
+        """Return the settings that make text and tokens."""
+        names = [part.name for part in fields(PrepareConfig)]
+        return PrepareConfig(**{name: getattr(self.config, name) for name in names})
+
+    def start(self) -> InitializeConfig:
+        """Return the settings of the random weights that a teacher is trained from."""
+        return InitializeConfig(
+            arch="tiny-bielik-11b-v3",
+            tokenizer=self.run.tokenizer,
+            output=self.run.model(f"{TEACHER}-init"),
+            vocab_size=self.config.vocab_size,
+            **vars(self.config.teacher_shape),
         )
 
-    def score(self) -> None:
-        """Score every unit of the teacher in one pass."""
+    def teacher_training(self) -> TrainConfig:
+        """Return the settings that train a teacher from random weights."""
+        return TrainConfig(
+            model=self.start().output,
+            train_data=[self.run.tokens("train")],
+            validation_data=self.run.tokens("validation"),
+            output=self.teacher,
+            **self.config.teacher.fields(),
+        )
+
+    def scoring(self) -> ScoreConfig:
+        """Return the settings that score every unit of the teacher in one pass."""
         recovery = self.config.recovery
-        self.lanes.run(
-            SCORE,
-            ScoreConfig(
-                model=self.teacher,
-                data=self.run.tokens("calibration"),
-                output=self.run.scores,
-                samples=self.config.score_samples,
-                sequence_length=recovery.sequence_length,
-                micro_batch_size=recovery.micro_batch_size,
-                precision=recovery.precision,
-                parallel=recovery.parallel,
-            ),
+        return ScoreConfig(
+            model=self.teacher,
+            data=self.run.tokens("calibration"),
+            output=self.run.scores,
+            samples=self.config.score_samples,
+            sequence_length=recovery.sequence_length,
+            micro_batch_size=recovery.micro_batch_size,
+            precision=recovery.precision,
+            parallel=self.config.score_parallel or recovery.parallel,
         )
 
-    def prune(self) -> None:
-        """Cut the teacher to the target."""
-        prune(
-            PruneConfig(
-                model=self.teacher,
-                scores=self.run.scores,
-                output=self.run.model(PRUNED),
-                **vars(self.config.target),
-            )
+    def pruning(self) -> PruneConfig:
+        """Return the settings that cut the teacher to the target."""
+        return PruneConfig(
+            model=self.teacher,
+            scores=self.run.scores,
+            output=self.run.model(PRUNED),
+            **vars(self.config.target),
         )
 
     def distillation(self, start: Path, name: str, seed: int) -> DistillConfig:
@@ -193,37 +132,85 @@ class Chain:
             **settings.fields(),
         )
 
-    def distill(self, name: str) -> None:
-        """Bring the pruned model back."""
+    def recovering(self) -> DistillConfig:
+        """Return the settings that bring the pruned model back."""
         pruned = self.run.model(PRUNED)
-        self.lanes.run(DISTILL, self.distillation(pruned, name, self.config.recovery.seed))
+        return self.distillation(pruned, DISTILLED, self.config.recovery.seed)
 
     def evaluation(self, name: str, model: Path | None = None) -> EvaluateConfig:
         """Return the settings that judge model `name` on everything the text offers."""
         world = not self.config.texts
         return EvaluateConfig(
-            model=model or self.run.model(name),
+            model=model or (self.teacher if name == TEACHER else self.run.model(name)),
             output=self.run.evaluation(name),
-            texts=[self.text("test")],
-            minimal_pairs=self.text("minimal_pairs") if world else None,
-            facts=self.text("facts") if world else None,
+            texts=[self.run.text("test")],
+            minimal_pairs=self.run.text("minimal_pairs") if world else None,
+            facts=self.run.text("facts") if world else None,
             sequence_length=self.config.recovery.sequence_length if self.config.texts else 256,
         )
 
+    def report(self) -> ReportConfig:
+        """Return the settings of the page that shows the run."""
+        return ReportConfig(run=self.config.output, output=self.run.report)
+
+
+class Chain(StageSettings):
+    """The steps of one run in lanes; each is skipped when its artifact is there already."""
+
+    def __init__(self, config: PipelineConfig, lanes: Lanes) -> None:
+        super().__init__(config)
+        self.lanes = lanes
+        self.stages: list[dict[str, Any]] = []
+
+    def step(self, name: str, action: Callable[[], None]) -> None:
+        """Run one step and say how long it took."""
+        started = time.monotonic()
+        action()
+        seconds = round(time.monotonic() - started, 1)
+        self.stages.append({"name": name, "wall_seconds": seconds})
+        print(f"{name:<42} {seconds:7.1f} s", flush=True)
+
+    def prepare_text(self) -> None:
+        """Make the splits of the text."""
+        prepare_text(self.config)
+
+    def prepare_tokens(self) -> None:
+        """Tokenise every split."""
+        prepare_tokens(self.config)
+
+    def train_teacher(self) -> None:
+        """Train a teacher from random weights."""
+        initialize(self.start())
+        self.lanes.run(TRAIN, self.teacher_training())
+
+    def score(self) -> None:
+        """Score every unit of the teacher."""
+        self.lanes.run(SCORE, self.scoring())
+
+    def prune(self) -> None:
+        """Cut the teacher to the target."""
+        prune(self.pruning())
+
+    def distill(self) -> None:
+        """Bring the pruned model back."""
+        self.lanes.run(DISTILL, self.recovering())
+
     def evaluate(self, names: list[str]) -> None:
         """Judge models side by side."""
-        collect(
-            [
-                self.lanes.submit(
-                    EVALUATE, self.evaluation(name, self.teacher if name == TEACHER else None)
-                )
-                for name in names
-            ]
-        )
+        collect([self.lanes.submit(EVALUATE, self.evaluation(name)) for name in names])
 
 
 def run_pipeline(config: PipelineConfig) -> None:
-    """Run the chain into `config.output`; the same command continues a run that was stopped."""
+    """Run the chain into `config.output`; the same command continues a run that was stopped.
+
+    Raises `ConfigError` for settings that any of the stages refuses, before the first one.
+    """
+    widest = max(pipeline_jobs(config), key=lambda job: job.ranks)
+    if widest.ranks > config.lanes:
+        raise ConfigError(
+            f"{widest.label} needs {widest.ranks} processes, but lanes is {config.lanes}; raise "
+            "lanes, shrink its parallel, or run the chain as jobs by --executor"
+        )
     with Lanes(config.lanes) as lanes:
         lanes.warm(ENGINE)
         chain = Chain(config, lanes)
@@ -233,7 +220,30 @@ def run_pipeline(config: PipelineConfig) -> None:
             chain.step("train teacher", chain.train_teacher)
         chain.step("score", chain.score)
         chain.step("prune", chain.prune)
-        chain.step("distil", lambda: chain.distill(DISTILLED))
+        chain.step("distil", chain.distill)
         chain.step("evaluate", lambda: chain.evaluate([TEACHER, PRUNED, DISTILLED]))
-    chain.step("report", lambda: write_report(ReportConfig(run=config.output)))
+    chain.step("report", lambda: write_report(chain.report()))
     print(f"report: {chain.run.report}")
+
+
+def pipeline_jobs(config: PipelineConfig) -> list[Task]:
+    """Return the chain as jobs, each with its own layout and what it waits for.
+
+    Evaluations wait for their model alone, so a scheduler may run them beside the distillation.
+    """
+    stages = StageSettings(config)
+    jobs = [Task("prepare", stages.preparation())]
+    made = {TEACHER: "prepare", PRUNED: "prune", DISTILLED: "distill"}  # model → the job before
+    if config.model is None:
+        jobs.append(Task("initialize", stages.start(), after=("prepare",)))
+        jobs.append(Task("train", stages.teacher_training(), after=("initialize",)))
+        made[TEACHER] = "train"
+    jobs.append(Task("score", stages.scoring(), after=(made[TEACHER],)))
+    jobs.append(Task("prune", stages.pruning(), after=("score",)))
+    jobs.append(Task("distill", stages.recovering(), after=("prune",)))
+    judging = [
+        Task("evaluate", stages.evaluation(name), name=f"evaluate-{name}", after=(before,))
+        for name, before in made.items()
+    ]
+    report = Task("report", stages.report(), after=tuple(job.label for job in judging))
+    return [*jobs, *judging, report]

@@ -31,6 +31,10 @@ class Run:
         """The built-in corpus and its evaluation sets."""
         return self.root / "world"
 
+    def text(self, split: str) -> Path:
+        """Documents of one split, or an evaluation set of the built-in corpus, as JSON lines."""
+        return self.world / f"{split}.jsonl"
+
     @property
     def tokenizer(self) -> Path:
         """Tokenizer trained on the corpus."""

@@ -148,6 +148,10 @@ class LoggingConfig:
     token_classes: bool = field(
         default=True, metadata={"help": "split the KL by classes of tokens in validations"}
     )
+    profile_steps: list[int] = field(
+        default_factory=list,
+        metadata={"help": "first and last step that nsys records, if the run is under it"},
+    )
 
     def __post_init__(self) -> None:
         _require(
@@ -156,6 +160,11 @@ class LoggingConfig:
             self.peak_tflops,
             "finite and 0 (unknown) or more",
         )
+        steps = self.profile_steps
+        if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
+            raise ConfigError(
+                f"logging.profile_steps is {steps}; give the first and the last step, e.g. [10,12]"
+            )
 
     def check(self) -> None:
         """Raise `ConfigError` if what is asked for is not installed."""

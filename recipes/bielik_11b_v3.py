@@ -1,11 +1,13 @@
-"""The original at full size: where its files lie, and how it is scored and judged on 2 × 8 H200.
+"""The original at full size: its text, and how it is scored and judged on 2 × 8 H200.
 
 Paths are conventions, relative to where a run starts; override them with your own.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.prepare import PrepareConfig
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.runs import TEACHER, Run
 from nemo_bielik.training import ParallelConfig
@@ -15,6 +17,11 @@ MODEL = Path("models/bielik-11b-v3")
 #: One run for all candidates: they share tokens and scores.
 RUN = Run(Path("runs/bielik-minitron-7b"))
 SEQUENCE_LENGTH = 4096
+
+
+def prepare() -> PrepareConfig:
+    """Parts and tokens of the run's own text."""
+    return PrepareConfig(output=RUN.root, model=MODEL, texts=[RUN.root / "corpus.jsonl"])
 
 
 def score() -> ScoreConfig:
@@ -32,9 +39,7 @@ def score() -> ScoreConfig:
 
 def score_1x8() -> ScoreConfig:
     """The same on one node."""
-    config = score()
-    config.parallel = ParallelConfig(data=8)
-    return config
+    return replace(score(), parallel=ParallelConfig(data=8))
 
 
 def evaluate() -> EvaluateConfig:
@@ -42,6 +47,6 @@ def evaluate() -> EvaluateConfig:
     return EvaluateConfig(
         model=MODEL,
         output=RUN.evaluation(TEACHER),
-        texts=[RUN.world / "test.jsonl"],
+        texts=[RUN.text("test")],
         sequence_length=SEQUENCE_LENGTH,
     )

@@ -7,6 +7,7 @@ A recipe returns the settings of one stage; `bielik STAGE --factory NAME` starts
 import json as json_format
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nemo_bielik.arch import EXPERIMENTS
@@ -28,12 +29,14 @@ class Recipe:
     on_gpus: bool = True
 
     def row(self) -> dict[str, Any]:
-        """Return name, stage and layout; `gpus_per_node` is 0 where a machine's cores serve."""
-        parallel = _parallel(self.factory())
+        """Return what it works on and its layout; `gpus_per_node` is 0 where cores serve."""
+        config = self.factory()
+        parallel = _parallel(config)
         nodes = -(-parallel.processes // _GPUS_PER_NODE)
         return {
             "name": self.name,
             "stage": self.stage,
+            "model": _model(config),
             "nodes": nodes,
             "gpus_per_node": parallel.processes // nodes if self.on_gpus else 0,
             "tensor": parallel.tensor,
@@ -57,15 +60,20 @@ def _candidates() -> list[Recipe]:
 
 
 RECIPES: tuple[Recipe, ...] = (
+    Recipe("tiny", "prepare", tiny_stages.prepare, on_gpus=False),
+    Recipe("tiny", "train", tiny_stages.train, on_gpus=False),
     Recipe("tiny", "score", tiny_stages.score, on_gpus=False),
     Recipe("tiny", "prune", tiny_stages.prune, on_gpus=False),
+    Recipe("tiny", "cache-teacher", tiny_stages.cache_teacher, on_gpus=False),
     Recipe("tiny", "distill", tiny_stages.distill, on_gpus=False),
     Recipe("tiny", "evaluate", tiny_stages.evaluate, on_gpus=False),
     Recipe("tiny", "pipeline", tiny_stages.pipeline, on_gpus=False),
+    Recipe("bielik_11b_v3", "prepare", bielik_11b_v3.prepare, on_gpus=False),
     Recipe("bielik_11b_v3", "score", bielik_11b_v3.score),
     Recipe("bielik_11b_v3_1x8", "score", bielik_11b_v3.score_1x8),
     Recipe("bielik_11b_v3", "evaluate", bielik_11b_v3.evaluate),
     Recipe("minitron_7b", "prune", minitron_7b.prune, on_gpus=False),
+    Recipe("minitron_7b", "cache-teacher", minitron_7b.cache_teacher),
     Recipe("minitron_7b", "distill", minitron_7b.distill),
     Recipe("minitron_7b_1x8", "distill", minitron_7b.distill_1x8),
     Recipe("minitron_7b_tp2", "distill", minitron_7b.distill_tp2),
@@ -74,6 +82,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("minitron_7b_32k", "distill", minitron_7b.distill_32k),
     Recipe("minitron_7b", "evaluate", minitron_7b.evaluate),
     Recipe("minitron_7b", "pipeline", minitron_7b.pipeline),
+    Recipe("minitron_7b_1x8", "pipeline", minitron_7b.pipeline_1x8),
     *_candidates(),
 )
 
@@ -113,11 +122,17 @@ def print_recipes(config: RecipesConfig) -> None:
     if config.json:
         print(json_format.dumps(rows, indent=2))
         return
-    head = ["recipe", "stage", "nodes", "GPUs a node", "TP", "PP", "CP", "DP", "SP"]
+    head = ["recipe", "stage", "model", "nodes", "GPUs a node", "TP", "PP", "CP", "DP", "SP"]
     cells = [[str(value) for value in row.values()] for row in rows]
     for row in cells:
         row[-1] = {"True": "yes", "False": "no"}[row[-1]]
     print(align(head, cells))
+
+
+def _model(config: Any) -> str:
+    """Return the name of the model directory that a stage starts from."""
+    given = [getattr(config, name, None) for name in ("model", "teacher")]
+    return next((path.name for path in given if isinstance(path, Path)), "none")
 
 
 def _parallel(config: Any) -> ParallelConfig:

@@ -8,12 +8,13 @@ the report found; the split ones are for smaller GPUs and longer sequences.
 
 from dataclasses import replace
 
+from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_for
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.evaluate.stage import EvaluateConfig
 from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.pruning.prune import PruneConfig
+from nemo_bielik.recipes import bielik_11b_v3
 from nemo_bielik.recipes.bielik_11b_v3 import MODEL, RUN, SEQUENCE_LENGTH
-from nemo_bielik.recipes.bielik_11b_v3 import evaluate as evaluate_teacher
 from nemo_bielik.runs import DISTILLED, PRUNED
 from nemo_bielik.shape import Shape
 from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig, TrainSettings
@@ -90,19 +91,26 @@ def distill_32k() -> DistillConfig:
 def evaluate() -> EvaluateConfig:
     """Judge the distilled model on what the original is judged by."""
     model, output = RUN.model(DISTILLED), RUN.evaluation(DISTILLED)
-    return replace(evaluate_teacher(), model=model, output=output)
+    return replace(bielik_11b_v3.evaluate(), model=model, output=output)
+
+
+def cache_teacher() -> CacheTeacherConfig:
+    """The original's likeliest tokens for `distill`: 25 billion of them are terabytes (dry run)."""
+    return cache_for(distill(), RUN.root / "teacher-cache")
 
 
 def pipeline() -> PipelineConfig:
-    """The whole chain on one node: score, prune, distil, evaluate, report."""
-    settings = recovery()
-    settings.parallel = ParallelConfig(data=8)
+    """The whole chain as jobs: scoring on one node, distillation on two, evaluation on one GPU."""
     return PipelineConfig(
-        output=RUN.root,
-        model=MODEL,
-        texts=[RUN.root / "corpus.jsonl"],
+        **vars(bielik_11b_v3.prepare()),
         target=Shape(num_layers=40, ffn_hidden_size=11_264),
-        recovery=settings,
-        score_samples=1024,
+        recovery=recovery(),
+        score_samples=bielik_11b_v3.score().samples,
+        score_parallel=bielik_11b_v3.score_1x8().parallel,
         lanes=8,
     )
+
+
+def pipeline_1x8() -> PipelineConfig:
+    """The chain on one node, as jobs or, without ``--executor``, in lanes of it."""
+    return replace(pipeline(), recovery=replace(recovery(), parallel=ParallelConfig(data=8)))

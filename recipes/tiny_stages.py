@@ -5,16 +5,35 @@ They start where the demo's own chain does, write beside its models, and take a 
 
 from pathlib import Path
 
+from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_for
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.evaluate.stage import EvaluateConfig
 from nemo_bielik.pipeline import PipelineConfig
+from nemo_bielik.prepare import PrepareConfig
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.recipes import tiny
-from nemo_bielik.runs import PRUNED, TEACHER, Run
+from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER, Run
+from nemo_bielik.training import TrainConfig
 
 DEMO = Run(Path("runs/demo"))
 RUN = Run(Path("runs/tiny"))
+
+
+def prepare() -> PrepareConfig:
+    """Parts and tokens of the built-in world."""
+    return PrepareConfig(output=RUN.root)
+
+
+def train() -> TrainConfig:
+    """The demo's teacher, once more, from the random weights that it started from."""
+    return TrainConfig(
+        model=DEMO.model(f"{TEACHER}-init"),
+        train_data=[DEMO.tokens("train")],
+        validation_data=DEMO.tokens("validation"),
+        output=RUN.model(TEACHER),
+        **tiny.teacher().fields(),
+    )
 
 
 def score() -> ScoreConfig:
@@ -47,19 +66,24 @@ def distill() -> DistillConfig:
         teacher=DEMO.model(TEACHER),
         train_data=[DEMO.tokens("recovery")],
         validation_data=DEMO.tokens("validation"),
-        output=RUN.model("distilled"),
+        output=RUN.model(DISTILLED),
         **tiny.recovery().fields(),
     )
+
+
+def cache_teacher() -> CacheTeacherConfig:
+    """The demo's teacher for `distill`."""
+    return cache_for(distill(), RUN.root / "teacher-cache")
 
 
 def evaluate() -> EvaluateConfig:
     """Judge the distilled model as the demo does."""
     return EvaluateConfig(
-        model=RUN.model("distilled"),
-        output=RUN.evaluation("distilled"),
-        texts=[DEMO.world / "test.jsonl"],
-        minimal_pairs=DEMO.world / "minimal_pairs.jsonl",
-        facts=DEMO.world / "facts.jsonl",
+        model=RUN.model(DISTILLED),
+        output=RUN.evaluation(DISTILLED),
+        texts=[DEMO.text("test")],
+        minimal_pairs=DEMO.text("minimal_pairs"),
+        facts=DEMO.text("facts"),
         sequence_length=256,
     )
 

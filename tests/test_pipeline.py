@@ -144,6 +144,15 @@ def test_a_wrong_setting_is_one_line(words: Sequence[str], named: str, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+def test_too_few_lanes_are_said_before_any_stage_runs(text: Path, tmp_path: Path) -> None:
+    words = ["--output", tmp_path / "run", "--texts", text, "--lanes", "1"]
+    result = bielik("pipeline", *words, check=False)
+    assert result.returncode == 2
+    assert "train needs 2 processes, but lanes is 1" in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_bad_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "latin2.txt").write_bytes("Zażółć gęślą jaźń".encode("iso8859-2"))
     words = ["--output", tmp_path / "run", "--texts", tmp_path / "latin2.txt"]

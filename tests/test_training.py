@@ -259,6 +259,12 @@ def test_a_layout_that_fits_is_silent():
     layout(tensor=2, pipeline=3, data=7)
 
 
+@pytest.mark.parametrize("steps", [[10], [12, 10], [0, 2], [1, 2, 3]], ids=str)
+def test_profiled_steps_are_a_first_and_a_last_one(steps):
+    message = refusal(lambda: LoggingConfig(profile_steps=steps))
+    assert message.startswith(f"logging.profile_steps is {steps}; give the first and the last step")
+
+
 @pytest.mark.parametrize(
     ("changes", "tensor", "words"),
     [

@@ -5,7 +5,7 @@ import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.sources import Packing, check_blend, data_fingerprints
@@ -18,6 +18,9 @@ from nemo_bielik.phases import as_paths
 from nemo_bielik.stages import describe as describe_stage
 from nemo_bielik.stages import is_done
 from nemo_bielik.training import ParallelConfig, Precision, check_choices, check_layout
+
+if TYPE_CHECKING:
+    from nemo_bielik.distill.stage import DistillConfig
 
 #: Who computes what, which changes nothing but the last digits; a killed run may change it.
 HOW = ("parallel", "micro_batch_size")
@@ -98,6 +101,20 @@ class CacheTeacherConfig:
         """Return `shard_rows`, or fewer where their records would take too much memory."""
         row_bytes = self.sequence_length * layout.bytes_per_token
         return max(1, min(self.shard_rows, _LARGEST_SHARD_BYTES // row_bytes))
+
+
+def cache_for(distillation: "DistillConfig", output: Path) -> CacheTeacherConfig:
+    """Return the settings of the cache that `distillation` could go on from instead of its teacher.
+
+    The teacher runs in the distillation's own layout and precision.
+    """
+    assert distillation.teacher is not None
+    shared = {part.name for part in dataclasses.fields(CacheTeacherConfig)} & {*vars(distillation)}
+    settings = {name: getattr(distillation, name) for name in shared}
+    settings |= {"output": output, "temperatures": [distillation.temperature]}
+    if distillation.teacher_precision != "student":
+        settings["precision"] = distillation.teacher_precision
+    return CacheTeacherConfig(**settings)
 
 
 def prepare(config: CacheTeacherConfig, teacher: Checkpoint) -> Manifest:

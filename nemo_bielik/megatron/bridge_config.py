@@ -1,5 +1,6 @@
 """A training run's settings as Megatron-Bridge's `ConfigContainer`; nothing else builds one."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from megatron.bridge.training.config import (
     ConfigContainer,
     DistributedDataParallelConfig,
     DistributedInitConfig,
+    FaultToleranceConfig,
     LoggerConfig,
     OptimizerConfig,
+    ProfilingConfig,
     RNGConfig,
     SchedulerConfig,
     TokenizerConfig,
@@ -43,7 +46,24 @@ def bridge_config(stretch: Stretch, provider: Any, work: Path) -> ConfigContaine
             use_gloo_process_groups=True,
         ),
         mixed_precision=None,
+        profiling=_profile(config),
+        ft=FaultToleranceConfig(enable_ft_package=_watched() and bool(config.save_interval)),
     )
+
+
+def _profile(config: TrainConfig) -> ProfilingConfig | None:
+    """Bridge counts the steps that are done, and tells nsys through CUDA."""
+    if not config.logging.profile_steps or on_cpu():
+        return None
+    first, last = config.logging.profile_steps
+    return ProfilingConfig(
+        use_nsys_profiler=True, profile_step_start=first - 1, profile_step_end=last
+    )
+
+
+def _watched() -> bool:
+    """Whether ``ft_launcher`` started this rank and waits for word of its progress."""
+    return "FT_RANK_MONITOR_IPC_SOCKET" in os.environ
 
 
 def _steps(stretch: Stretch) -> TrainingConfig:

@@ -9,7 +9,12 @@ import small_cache
 
 from nemo_bielik.checkpoint import Checkpoint, copy_tokenizer
 from nemo_bielik.cli import main
-from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_teacher, prepare
+from nemo_bielik.distill.cache_stage import (
+    CacheTeacherConfig,
+    cache_for,
+    cache_teacher,
+    prepare,
+)
 from nemo_bielik.distill.stage import DistillConfig, distill
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError, StorageError
 from nemo_bielik.manifest import Manifest
@@ -19,6 +24,15 @@ from nemo_bielik.training import ParallelConfig
 def settings(**changes):
     names = ("teacher", "train_data", "output")
     return CacheTeacherConfig(**{name: Path(name) for name in names} | changes)
+
+
+@pytest.mark.parametrize(("asked", "precision"), [("student", "bf16"), ("fp32", "fp32")])
+def test_the_cache_for_a_distillation_is_made_as_its_teacher_would_run(asked, precision):
+    paths = {name: Path(name) for name in ("model", "teacher", "train_data", "output")}
+    changes = {"precision": "bf16", "teacher_precision": asked, "temperature": 2.0, "seed": 5}
+    made = cache_for(DistillConfig(**paths, **changes), Path("cache"))
+    assert (made.precision, made.temperatures, made.seed) == (precision, [2.0], 5)
+    assert (made.teacher, made.output) == (Path("teacher"), Path("cache"))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from nemo_bielik.errors import StorageError
-from nemo_bielik.launch import site as sites
+from nemo_bielik.launch import site_file
 from nemo_bielik.launch.check import CheckConfig, InitConfig, check_sites, write_template
-from nemo_bielik.launch.site import load_sites
+from nemo_bielik.launch.site_file import load_sites
 
 
 def test_the_template_is_valid_as_it_is_and_with_every_line_of_it_in_force(tmp_path, capsys):
@@ -32,13 +32,17 @@ def test_a_file_that_exists_is_left_alone(tmp_path):
 
 
 def test_what_is_missing_is_said_and_is_the_exit_status(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sites, "USER_FILE", tmp_path / "none.toml")
+    monkeypatch.setattr(site_file, "USER_FILE", tmp_path / "none.toml")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bielik_site.toml").write_text(
         f"[local]\nkind='local'\njob_directory='{tmp_path}'\n"
         f"[broken]\nkind='local'\njob_directory='{tmp_path}/bielik_site.toml/x'\n"
         "python='/no/such/python'\n"
     )
+    (tmp_path / "profiled.toml").write_text("[nsys]\nkind='local'\nprofile=true\n")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nsys here
+    assert check_sites(CheckConfig(name="nsys", site=tmp_path / "profiled.toml")) == 1
+    assert re.search(r"LACKS +nsys: nsys", capsys.readouterr().out)
     assert check_sites(CheckConfig(name="local")) == 0
     assert "LACKS" not in capsys.readouterr().out
     assert check_sites(CheckConfig()) == 1

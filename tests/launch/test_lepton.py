@@ -9,8 +9,9 @@ import pytest
 
 from nemo_bielik import cli
 from nemo_bielik.distill.stage import DistillConfig
-from nemo_bielik.launch.site import LeptonMount, LeptonSite
-from nemo_bielik.launch.submit import submit
+from nemo_bielik.launch.fault_tolerance import FaultTolerance
+from nemo_bielik.launch.lepton_site import LeptonMount, LeptonSite
+from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.training import ParallelConfig
 
@@ -62,26 +63,48 @@ def submitted(workspace, home):
         patch.setenv("LEPTON_WORKSPACE_TOKEN", lepton_server.TOKEN)
         patch.setenv("LEPTON_WORKSPACE_URL", workspace.url)
         patch.setenv("LEPTON_WORKSPACE_ORIGIN_URL", workspace.url)
-        paths = {n: Path(f"/shared/{n}") for n in ("model", "teacher", "train_data", "output")}
-        config = DistillConfig(
-            **paths,
-            global_batch_size=64,
-            save_interval=10,
-            parallel=ParallelConfig(tensor=4, pipeline=2, data=2),
-        )
-        site = LeptonSite(
-            node_group="group",
-            resource_shape="gpu.8xh200",
-            image="nemo:1",
-            job_directory="/shared/jobs",
-            mounts=[LeptonMount(path="/", mount_path="/shared", source="node-nfs:shared")],
+        site = lepton_site(
             secrets={"HF_TOKEN": "hf-token"},
             environment={"NCCL_DEBUG": "WARN"},
             image_pull_secrets=["registry"],
             retries=4,
             setup=["ulimit -l unlimited"],
         )
-        return submit([Task("distill", config)], site, "exp-010")
+        return submit([distillation()], site, "exp-010")
+
+
+def lepton_site(**changes):
+    return LeptonSite(
+        node_group="group",
+        resource_shape="gpu.8xh200",
+        image="nemo:1",
+        job_directory="/shared/jobs",
+        mounts=[LeptonMount(path="/", mount_path="/shared", source="node-nfs:shared")],
+        **changes,
+    )
+
+
+def distillation():
+    """A task of two nodes."""
+    paths = {n: Path(f"/shared/{n}") for n in ("model", "teacher", "train_data", "output")}
+    parallel = ParallelConfig(tensor=4, pipeline=2, data=2)
+    config = DistillConfig(**paths, global_batch_size=64, save_interval=10, parallel=parallel)
+    return Task("distill", config)
+
+
+def test_fault_tolerance_starts_its_launcher_on_every_node_in_place_of_torchrun(monkeypatch, home):
+    monkeypatch.setenv("NEMORUN_HOME", str(home))
+    site = lepton_site(fault_tolerance=FaultTolerance())
+    scripts = preview([distillation()], site, "watched")
+    assert "torchrun" not in scripts["distill/launch_script.sh"]
+    started = scripts["distill/scripts/distill.sh"]
+    assert "fault_tolerance.launcher" in started
+    assert "--nnodes=2 --nproc-per-node=8" in started
+    # what the script of every node exports before
+    assert "--rdzv-endpoint=$MASTER_ADDR:$MASTER_PORT" in started
+    assert 'export MASTER_ADDR="' in scripts["distill/launch_script.sh"]
+    done = subprocess.run(["bash", "-n"], input=started, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def the_job(workspace):

@@ -13,9 +13,11 @@ from nemo_bielik import cli
 from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.launch.local import free_port
-from nemo_bielik.launch.site import ContainerSettings, SlurmSite, SSHSettings
+from nemo_bielik.launch.slurm_site import ContainerSettings, SlurmSite, SSHSettings
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
+from nemo_bielik.options import parse_config
+from nemo_bielik.pipeline import PipelineConfig, pipeline_jobs
 from nemo_bielik.stages import work_directory
 from nemo_bielik.training import OptimConfig, ParallelConfig
 
@@ -108,11 +110,63 @@ def test_what_waits_for_a_failed_job_never_starts(cluster, site, tmp_path, capfd
     (tmp_path / "taken" / "file").touch()
     tasks = [Task("world", world(tmp_path / "taken"), name="first")]
     tasks.append(Task("world", world(tmp_path / "second"), name="second", after=("first",)))
-    site = SlurmSite(**vars(site) | {"requeues": 0, "sbatch": {"kill_on_invalid_dep": "yes"}})
+    site = SlurmSite(**vars(site) | {"requeues": 0})
     done = submit(tasks, site, "chain")
     cluster.wait(lambda: cluster.state(done.jobs["first"]) == "FAILED", "the failure")
     cluster.wait(lambda: cluster.state(done.jobs["second"]) == "CANCELLED", "the cancellation")
     assert not (tmp_path / "second").exists()
+
+
+def chain(words):
+    config = parse_config(PipelineConfig, words, "test")
+    return pipeline_jobs(config)[:3]  # all eight run in test_chain.py
+
+
+def test_a_chain_waits_for_its_forerunners_and_is_cancelled_as_one(
+    cluster, site, tmp_path, chain_words, capfd
+):
+    held = SlurmSite(**vars(site) | {"sbatch": {"begin": "now+1hour"}})
+    done = submit(chain(chain_words), held, "held")
+    first, second, third = done.jobs.values()
+    assert list(done.jobs) == ["prepare", "score", "prune"]
+    for job, before in ((second, first), (third, second)):
+        shown = cluster.run("scontrol", "show", "job", job)
+        assert f"Dependency=afterok:{before}(unfulfilled)" in shown
+    words = ["held", "--site", str(site_file(tmp_path, site))]
+    assert cli.main(["launch", "status", *words]) == 0
+    states = [line.split()[:3] for line in capfd.readouterr().out.splitlines()[-3:]]
+    assert states == [[name, "PENDING", job] for name, job in done.jobs.items()]
+    assert cli.main(["launch", "cancel", *words]) == 0
+    for job in done.jobs.values():
+        cluster.wait(lambda job=job: cluster.state(job) == "CANCELLED", "the cancellation")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chain_runs_though_its_first_job_is_queued_again(
+    cluster, site, tmp_path, chain_words, capfd
+):
+    """The first start of `prepare` fails; what waits for it is neither started nor given up."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$3" != prepare ] || [ "$SLURM_RESTART_COUNT" ] || exit 3\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    done = submit(chain(chain_words), SlurmSite(**vars(site) | {"python": str(python)}), "whole")
+    first = done.jobs["prepare"]
+    shown = ["scontrol", "show", "job", first]
+    cluster.wait(lambda: "Restarts=1" in cluster.run(*shown), "the end of the first start")
+    cluster.wait(lambda: cluster.state(first) == "PENDING", "the second start's place")
+    assert not (tmp_path / "run" / "tokens").exists()
+    assert cluster.state(done.jobs["score"]) == "PENDING"
+    cluster.run("scontrol", "update", f"JobId={first}", "StartTime=now")  # it would wait a while
+    cluster.wait(lambda: cluster.state(done.jobs["prune"]) == "COMPLETED", "the end of the chain")
+    assert (tmp_path / "run" / "models" / "pruned" / "bielik_manifest.json").is_file()
+    assert cli.main(["launch", "logs", "whole", "--site", str(site_file(tmp_path, site))]) == 0
+    logs = capfd.readouterr().out
+    headings = [line for line in logs.splitlines() if line.startswith("==>")]
+    assert headings == [f"==> {name} <==" for name in done.jobs]
+    assert logs.splitlines().count("job exited with code 3") == 1
 
 
 @pytest.mark.parametrize("layout", FULL_SIZE.values(), ids=FULL_SIZE.keys())

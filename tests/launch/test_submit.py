@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,13 @@ from nemo_bielik import cli
 from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import BielikError, ConfigError
-from nemo_bielik.launch.site import (
-    ContainerSettings,
-    LocalSite,
-    NemoRunSite,
-    SlurmSite,
-    SSHSettings,
-)
+from nemo_bielik.launch.fault_tolerance import FaultTolerance
+from nemo_bielik.launch.site import LocalSite, NemoRunSite
+from nemo_bielik.launch.slurm_site import ContainerSettings, SlurmSite, SSHSettings
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.recipes import tiny
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.training import LoggingConfig, ParallelConfig
 
 SMALL_WORLD = {
     "people": 20,
@@ -132,11 +129,48 @@ def test_over_ssh_paths_lie_on_the_cluster_and_nothing_is_asked(site, tmp_path):
         preview([Task("distill", relative)], given, "night")
 
 
-def test_profiling_and_arrays_are_a_setting_away(site):
-    scripts = preview([distillation(tensor=8)], site(profile=True, array="1-8%1"), "night")
+def test_arrays_are_a_setting_away(site):
+    scripts = preview([distillation(tensor=8)], site(array="1-8%1"), "night")
     check_syntax(scripts)
     assert options(scripts["distill_sbatch.sh"])["array"] == "1-8%1"
-    assert "nsys profile" in scripts["distill_sbatch.sh"]
+
+
+def test_a_profiled_training_records_some_steps_and_another_stage_all(site):
+    jobs = [world(Path("/w")), distillation(tensor=8)]
+    scripts = preview(jobs, site(profile=True), "night")
+    check_syntax(scripts)
+    assert "nsys profile" in scripts["world_sbatch.sh"]
+    assert "capture-range" not in scripts["world_sbatch.sh"]  # nobody would start the capture
+    assert "--capture-range=cudaProfilerApi" in scripts["distill_sbatch.sh"]
+    assert "'logging.profile_steps=[10,12]'" in scripts["distill/scripts/distill.sh"]
+    own = replace(jobs[1].config, logging=LoggingConfig(profile_steps=[3, 4]))
+    scripts = preview([Task("distill", own)], site(profile=True), "night")
+    assert "'logging.profile_steps=[3,4]'" in scripts["distill/scripts/distill.sh"]
+
+
+def test_fault_tolerance_starts_the_ranks_of_the_engines_stages_alone(site, tmp_path):
+    given = site(fault_tolerance=FaultTolerance(restarts=2), cpus_per_rank=12)
+    jobs = [world(Path("/w")), distillation(tensor=4, pipeline=2, data=2)]
+    scripts = preview(jobs, given, "night")
+    check_syntax(scripts)
+    assert "fault_tolerance.launcher" not in scripts["world/scripts/world.sh"]
+    found = options(scripts["distill_sbatch.sh"])
+    assert (found["nodes"], found["ntasks-per-node"], found["gpus-per-node"]) == ("2", "1", "8")
+    assert found["cpus-per-task"] == "96"
+    python = tmp_path / "python3"  # says what it is run as
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    place = {"SLURM_JOB_ID": "42", "MASTER_ADDR": "first", "MASTER_PORT": "1234"}
+    place |= {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    script = scripts["distill/scripts/distill.sh"]
+    done = subprocess.run(["bash", "-c", script], env=place, capture_output=True, text=True)
+    words = done.stdout.splitlines()
+    assert words[:2] == ["-m", "nvidia_resiliency_ext.fault_tolerance.launcher"], done.stderr
+    assert {"--nnodes=2", "--nproc-per-node=8", "--max-restarts=2", "--rdzv-id=42"} <= {*words}
+    assert "--rdzv-endpoint=first:1234" in words
+    started = words.index("-m", 1)
+    assert words[started : started + 3] == ["-m", "nemo_bielik", "distill"]
+    assert "RANK=" not in script.replace("LOCAL_RANK=", "")  # the launcher gives them out
 
 
 def test_a_chain_is_one_experiment(site):

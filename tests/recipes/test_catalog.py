@@ -9,6 +9,7 @@ from nemo_bielik.arch import BIELIK_11B_V3, EXPERIMENTS, preset
 from nemo_bielik.commands import find_command, load
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.pipeline import pipeline_jobs
 from nemo_bielik.planner.devices import Cluster
 from nemo_bielik.planner.layouts import MARGIN, legal
 from nemo_bielik.planner.training_memory import Layout, Workload, peak_memory
@@ -79,12 +80,40 @@ def test_the_list_for_machines_names_stage_and_layout(capsys) -> None:
     print_recipes(RecipesConfig(json=True))
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == len(RECIPES)
-    wanted = {"name", "stage", "nodes", "gpus_per_node", "tensor", "pipeline", "context"}
+    wanted = {"name", "stage", "model", "nodes", "gpus_per_node", "tensor", "pipeline", "context"}
     assert all(wanted <= row.keys() for row in rows)
     split = next(row for row in rows if row["name"] == "minitron_7b_tp2_pp4")
     assert (split["nodes"], split["gpus_per_node"]) == (2, 8)
     assert (split["tensor"], split["pipeline"], split["data"]) == (2, 4, 2)
     assert all(row["gpus_per_node"] == 0 for row in rows if row["stage"] == "prune")
+
+
+def test_every_stage_of_a_chain_has_a_recipe_at_full_size_and_a_tiny_one() -> None:
+    stages = {"prepare", "score", "prune", "cache-teacher", "distill", "evaluate", "pipeline"}
+    tiny = {recipe.stage for recipe in RECIPES if recipe.name == "tiny"}
+    assert stages <= tiny
+    assert stages <= {recipe.stage for recipe in RECIPES if recipe.name != "tiny"}
+
+
+def test_the_chain_at_full_size_is_its_stages_own_recipes() -> None:
+    jobs = {
+        job.label: job.config for job in pipeline_jobs(find_recipe("pipeline", "minitron_7b")())
+    }
+    assert jobs["prepare"] == find_recipe("prepare", "bielik_11b_v3")()
+    assert jobs["score"] == find_recipe("score", "bielik_11b_v3_1x8")()
+    assert jobs["distill"] == find_recipe("distill", "minitron_7b")()
+    assert jobs["evaluate-distilled"] == find_recipe("evaluate", "minitron_7b")()
+    one_node = pipeline_jobs(find_recipe("pipeline", "minitron_7b_1x8")())
+    assert max(job.ranks for job in one_node) == 8
+
+
+def test_a_cache_recipe_holds_the_text_of_its_distillation() -> None:
+    for name in ("tiny", "minitron_7b"):
+        cache, distill = find_recipe("cache-teacher", name)(), find_recipe("distill", name)()
+        for setting in ("teacher", "train_data", "validation_data", "iters", "seed", "packing"):
+            assert getattr(cache, setting) == getattr(distill, setting), setting
+        assert cache.global_batch_size == distill.global_batch_size
+        assert cache.temperatures == [distill.temperature]
 
 
 def test_the_list_for_people_can_be_of_one_stage(capsys) -> None:
@@ -98,7 +127,7 @@ def test_the_list_for_people_can_be_of_one_stage(capsys) -> None:
     ("stage", "name", "said"),
     [
         ("distill", "minitron_7", "did you mean 'minitron_7b'"),
-        ("distill", "bielik_11b_v3", "it is a recipe of evaluate, score"),
+        ("distill", "bielik_11b_v3", "it is a recipe of evaluate, prepare, score"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(stage, name, said) -> None:

@@ -3,8 +3,11 @@
 import pytest
 
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.launch import site as sites
-from nemo_bielik.launch.site import LeptonSite, LocalSite, SlurmSite, find_site, load_sites
+from nemo_bielik.launch import site_file
+from nemo_bielik.launch.lepton_site import LeptonSite
+from nemo_bielik.launch.site import LocalSite
+from nemo_bielik.launch.site_file import find_site, load_sites
+from nemo_bielik.launch.slurm_site import SlurmSite
 
 SLURM = """\
 [cluster]
@@ -31,7 +34,7 @@ source = "node-nfs:shared"
 def write(tmp_path, monkeypatch):
     """Return a function that writes the site file of a user who has no other."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sites, "USER_FILE", tmp_path / "home" / "site.toml")
+    monkeypatch.setattr(site_file, "USER_FILE", tmp_path / "home" / "site.toml")
 
     def write(text):
         path = tmp_path / "site.toml"
@@ -90,6 +93,15 @@ def test_the_file_beside_the_work_comes_before_the_users(write, tmp_path):
         ("account = 'x'", "account stands outside of a site's table"),
         (LEPTON.replace("/shared/jobs", "/jobs"), "job_directory '/jobs' lies in none of the moun"),
         (LEPTON + "[lepton.secrets]\nA='hf_x y/z'", "must be the name of a secret"),
+        (SLURM + "[cluster.stages.evalute]", "no stage 'evalute' (did you mean 'evaluate'?)"),
+        (
+            SLURM + "[cluster.stages.prune]\ntim='1'",
+            "stages.prune: unknown setting 'tim'",
+        ),
+        (SLURM + "[cluster.stages.prune]\ntime='noon'", "stages.prune: time is 'noon'"),
+        (SLURM + "[cluster.stages.prune]\nroot='/x'", "root holds for all stages; set it outside"),
+        (SLURM + "[cluster.stages]\nprune=1", "stages must hold a table a stage"),
+        (SLURM + "[cluster.fault_tolerance]\nrestarts=0", "restarts is 0; it must be at least 1"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_its_place(write, text, message):
@@ -118,6 +130,31 @@ def test_a_site_is_changed_for_once_and_checked_again(write):
         find_site("cluster", path, ["tim=1"])
     with pytest.raises(ConfigError, match="time is 'noon'"):
         find_site("cluster", path, ["time=noon"])
+
+
+def test_a_stage_has_what_its_table_says_and_else_what_the_site_says(write):
+    path = write(
+        SLURM + "[cluster.container]\nimage='all'\nmounts=['/a:/a']\n"
+        "[cluster.stages.evaluate]\ntime='02:00:00'\n[cluster.stages.evaluate.container]\n"
+        "image='own'\n"
+    )
+    site = find_site("cluster", path)
+    assert (site.time, site.of("evaluate").time) == ("01:00:00", "02:00:00")
+    own, common = site.of("evaluate").container, site.of("distill").container
+    assert (own.image, common.image) == ("own", "all")
+    assert own.mounts == common.mounts == ["/a:/a"]
+    assert site.of("distill") is site
+
+
+def test_words_change_a_site_for_one_stage_or_for_all(write):
+    path = write(SLURM + "[cluster.stages.evaluate]\ntime='02:00:00'\n")
+    site = find_site("cluster", path, ["distill.time=3-00:00:00", "partition=gpu"])
+    assert (site.time, site.of("distill").time) == ("01:00:00", "3-00:00:00")
+    assert site.of("evaluate").time == "02:00:00"
+    assert {site.of(stage).partition for stage in ("evaluate", "distill", "prune")} == {"gpu"}
+    assert find_site("cluster", path, ["time=00:10:00"]).of("evaluate").time == "00:10:00"
+    with pytest.raises(ConfigError, match="executor cluster, distill: unknown setting 'tim'"):
+        find_site("cluster", path, ["distill.tim=1"])
 
 
 @pytest.mark.parametrize(("ranks", "slots"), [(1, (1, 1)), (4, (1, 4)), (8, (1, 8)), (16, (2, 8))])
