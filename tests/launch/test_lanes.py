@@ -154,13 +154,16 @@ def test_lanes_end_with_a_parent_that_is_killed(tmp_path):
         "from lane_stages import Task\n"
         "from nemo_bielik.launch.lanes import Lanes\n"
         "with Lanes(2) as lanes:\n"
-        "    for name in ('left', 'right'):\n"
-        "        task = Task(folder=pathlib.Path(sys.argv[1]), name=name)\n"
-        "        lanes.submit('lane_stages:sleep', task)\n"
+        "    folder = pathlib.Path(sys.argv[1])\n"
+        "    tasks = [Task(folder=folder, name=name) for name in ('left', 'right')]\n"
+        "    stages = [lanes.submit('lane_stages:sleep', task) for task in tasks]\n"
+        "    [stage.result() for stage in stages]\n"  # leaving the block would cancel what waits
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as parent:
-        wait_for(lambda: notes(tmp_path, "left") and notes(tmp_path, "right"), "the stages' start")
-        stages = [seen["pid"] for name in ("left", "right") for seen in notes(tmp_path, name)]
-        assert not any(map(is_gone, stages))
-        parent.kill()
+        try:
+            wait_for(lambda: notes(tmp_path, "left") and notes(tmp_path, "right"), "the start")
+            stages = [seen["pid"] for name in ("left", "right") for seen in notes(tmp_path, name)]
+            assert not any(map(is_gone, stages))
+        finally:
+            parent.kill()
     wait_for(lambda: all(map(is_gone, stages)), "the end of the lanes")
