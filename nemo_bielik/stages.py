@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
+import os
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +14,10 @@ from typing import Any
 from nemo_bielik.errors import StorageError
 from nemo_bielik.files import atomic_directory, explain_disk_errors, sibling
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
+
+#: How long a process that is about to end may take for it, and how often that is looked at.
+_PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 0.2
 
 
 def describe(
@@ -76,6 +83,52 @@ def open_work(output: Path, manifest: Manifest) -> Path:
             work.mkdir(parents=True, exist_ok=True)
             manifest.save(work)
     return work
+
+
+@contextlib.contextmanager
+def hold_work(output: Path, manifest: Manifest) -> Iterator[Path | None]:
+    """Yield the unfinished work of `output`, held by this process alone; None if it is done.
+
+    A training whose parent was killed still saves before it ends: it is waited for. The kernel's
+    lock on the directory ends with its process and all that this has forked; a file system without
+    locks gives none. Raises `StorageError` as `open_work` does, or if the other goes on working.
+    """
+    while not is_done(output, manifest):
+        work = open_work(output, manifest)
+        directory = os.open(work, os.O_RDONLY)
+        try:
+            _lock(directory, output)
+            if work.exists() and os.path.samestat(os.fstat(directory), work.stat()):
+                yield work
+                return
+        finally:  # also for what was forked and still has it open
+            with contextlib.suppress(OSError):
+                fcntl.flock(directory, fcntl.LOCK_UN)
+            os.close(directory)
+    yield None
+
+
+def _lock(directory: int, output: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    told = False
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"{output}: another process works on it; wait for its end or stop it, and run "
+                    "the same command again"
+                ) from None
+        except OSError:  # no locks here
+            return
+        if not told:
+            print(
+                f"{output}: waiting for the process that works on it", file=sys.stderr, flush=True
+            )
+        told = True
+        time.sleep(_LOOK_SECONDS)
 
 
 def claim_work(work: Path, manifest: Manifest, ignore: Collection[str] = ()) -> None:

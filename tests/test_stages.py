@@ -1,5 +1,8 @@
 """What surrounds every stage: done, not done, or something else in the way."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +88,74 @@ def test_unfinished_work_is_its_recipes_whatever_is_ignored(config, tmp_path):
         claim(ignore=("sizes",), model="other")
     with pytest.raises(StorageError, match="with another setting sizes"):
         claim()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from nemo_bielik.manifest import Manifest
+from nemo_bielik.stages import hold_work
+output = Path(sys.argv[1])
+with hold_work(output, Manifest(stage="test", config={})) as work:
+    print("held", flush=True)
+    sys.stdin.read()
+    (work / "saved").touch()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that works on ``output`` until its stdin is closed."""
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / "output")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_work_is_held_by_one_process_at_a_time(tmp_path, holder, monkeypatch):
+    manifest, output = Manifest(stage="test", config={}), tmp_path / "output"
+    monkeypatch.setattr(stages, "_PATIENCE_SECONDS", 0.1)
+    with (
+        pytest.raises(StorageError, match=r"output: another process works on it; wait") as caught,
+        stages.hold_work(output, manifest),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_who_ends_is_waited_for(tmp_path, holder, monkeypatch, capsys):
+    manifest, output = Manifest(stage="test", config={}), tmp_path / "output"
+    looks = []
+
+    def look(seconds):
+        looks.append(seconds)
+        holder.stdin.close()
+        holder.wait()
+
+    monkeypatch.setattr(stages.time, "sleep", look)
+    with stages.hold_work(output, manifest) as work:
+        assert (work / "saved").exists()
+    assert len(looks) == 1
+    assert capsys.readouterr().err == f"{output}: waiting for the process that works on it\n"
+    with stages.hold_work(output, manifest) as work:  # it was let go of
+        assert work.is_dir()
+
+
+def test_what_another_process_has_finished_meanwhile_is_done(tmp_path, monkeypatch):
+    manifest, output = Manifest(stage="test", config={}), tmp_path / "output"
+    lock = stages._lock
+
+    def finished(directory, path):  # while its lock is waited for
+        shutil.rmtree(stages.work_directory(output))
+        with stages.stage_output(output, manifest, {}):
+            pass
+        lock(directory, path)
+
+    monkeypatch.setattr(stages, "_lock", finished)
+    with stages.hold_work(output, manifest) as work:
+        assert work is None
 
 
 def test_a_failing_stage_leaves_nothing(config, tmp_path):

@@ -44,7 +44,7 @@ from nemo_bielik.megatron.upstream_fixes import (
     install_sharded_adam,
 )
 from nemo_bielik.phases import Stretch, stretch_at
-from nemo_bielik.stages import is_done, open_work, stage_output
+from nemo_bielik.stages import hold_work, stage_output
 from nemo_bielik.training import TrainConfig
 
 
@@ -54,10 +54,10 @@ def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) 
     Every rank calls it. Raises `StorageError` if another recipe's work lies in the way, or where
     the disk is full.
     """
-    with distributed_session():
-        if on_rank_zero(lambda: is_done(config.output, manifest)):
+    with distributed_session(), contextlib.ExitStack() as held:
+        work = on_rank_zero(lambda: held.enter_context(hold_work(config.output, manifest)))
+        if work is None:
             return
-        work = on_rank_zero(lambda: open_work(config.output, manifest))
         with explain_disk_errors(config.output), quiet_threads_on_full_disk():
             while (step := _train_on(config, objective, work)) < last_step(config):
                 destroy_global_state()

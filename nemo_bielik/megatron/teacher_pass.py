@@ -5,6 +5,7 @@ passes, shard by shard, each dealt to a data-parallel rank and written whole or 
 that was killed goes on with the missing ones. Logits exist for a few tokens at a time.
 """
 
+import contextlib
 import os
 import shutil
 import time
@@ -46,7 +47,7 @@ from nemo_bielik.megatron.model import (
 from nemo_bielik.megatron.output_layer import output_layer, return_hidden
 from nemo_bielik.megatron.teacher_cache import row_fragments, text_rows
 from nemo_bielik.progress import progress
-from nemo_bielik.stages import is_done, open_work
+from nemo_bielik.stages import hold_work
 
 #: Logits that exist at once on a rank, in float32; finding the likeliest takes a few times as much.
 _LOGITS_BYTES = 64 * 2**20
@@ -59,10 +60,10 @@ def write_cache(config: CacheTeacherConfig, teacher: Checkpoint, manifest: Manif
     """
     require_packable(config.micro_batch_size, config.parallel.pipeline)
     started, layout = time.monotonic(), config.record_layout(teacher.arch.vocab_size)
-    with distributed_session():
-        if on_rank_zero(lambda: is_done(config.output, manifest)):
+    with distributed_session(), contextlib.ExitStack() as held:
+        work = on_rank_zero(lambda: held.enter_context(hold_work(config.output, manifest)))
+        if work is None:
             return
-        work = on_rank_zero(lambda: open_work(config.output, manifest))
         shards = work / "cache"
         with quiet(work / f"engine.rank{dist.get_rank()}.log"):
             rows = text_rows(config, layout.vocab_size, True, work / "index")

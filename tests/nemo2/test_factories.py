@@ -42,6 +42,8 @@ def test_distill_recipes_are_found_and_resolved(name, nemo):
     assert "Dry run for task nemo.collections.llm.api:distill" in output
     assert "MockDataModule" not in output  # NeMo's own recipe trains on random tokens
     assert "ckpt_async_save=False" in output
+    # not GPT-2's, downloaded; NeMo's table cuts what is longer
+    assert "pretrained_model_name='checkpoints/bielik-11b-v3/" in output
 
 
 def test_overrides_reach_the_recipe(nemo):
@@ -82,5 +84,7 @@ def test_recipes_say_the_reports_numbers(nemo2):
     two_nodes, one_node = (built["distill"][name] for name in DISTILL)
     for said in ("max_steps=8000", "global_batch_size=768", "lr=0.0001", "min_lr=1e-05"):
         assert said in two_nodes
+    for recipe in (two_nodes, one_node):
+        assert "pretrained_model_name='checkpoints/bielik-11b-v3/context/tokenizer'" in recipe
     assert "num_nodes=2" in two_nodes
     assert "num_nodes=1" in one_node

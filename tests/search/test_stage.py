@@ -177,11 +177,6 @@ def is_on_its_way(work: Path) -> bool:
     return metrics.is_file() and metrics.read_text().count('"loss"') >= 2
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="once, on a busy machine, the second start met a checkpoint without its common.pt; why "
-    "is not known yet",
-)
 @pytest.mark.timeout(900)  # a process of its own loads the engine anew
 def test_a_killed_search_goes_on_to_the_same_ranking(killed, found, lanes):
     assert not (killed.output / "search.json").exists()
