@@ -21,7 +21,7 @@ from nemo_bielik.recipes.catalog import RECIPES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nemo_bielik"
 #: What a run needs besides code.
-DATA = ("launch/template.toml", "paper/tables.json", "report/template.html", "report/style.css")
+DATA = ("launch/template.toml", "paper/tables.json", "report/base.html", "report/style.css")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
 

@@ -1,17 +1,12 @@
 """The recovery page: every figure of ``results.json`` as tables and drawings, in one HTML file."""
 
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from nemo_bielik import __version__
 from nemo_bielik.recovery import panels, tables
 from nemo_bielik.recovery.rows import OVERALL
 from nemo_bielik.recovery.words import absences, interval_text, overall_remark, ratio_text, share
-from nemo_bielik.report import svg
 from nemo_bielik.report.figures import Figure
+from nemo_bielik.report.html import render_page
 from nemo_bielik.report.wording import NONE, listed, percent
 
 _MEASURES = (
@@ -47,14 +42,7 @@ _MEASURES = (
 
 def render(found: dict[str, Any]) -> str:
     """Return the page of `found`, the content of ``results.json``."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"mark": svg.legend_mark}
-    source = (files("nemo_bielik.recovery") / "template.html").read_text(encoding="utf-8")
-    style = (files("nemo_bielik.report") / "style.css").read_text(encoding="utf-8")
-    template = environment.from_string(source)
-    return template.render(style=Markup(style), version=__version__, **_context(found)) + "\n"
+    return render_page("recovery/template.html", _context(found))
 
 
 def _context(found: dict[str, Any]) -> dict[str, Any]:

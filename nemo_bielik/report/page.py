@@ -1,13 +1,10 @@
 """The page: every section's figures as text and drawings, set into the template."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from nemo_bielik import __version__
 from nemo_bielik.artifacts import PruningPlan
 from nemo_bielik.report import (
     costs,
@@ -23,6 +20,7 @@ from nemo_bielik.report import (
 )
 from nemo_bielik.report.definitions import DEFINITIONS
 from nemo_bielik.report.gather import KINDS, WAYS_BACK, ModelRun, RunData
+from nemo_bielik.report.html import render_page
 from nemo_bielik.report.measures import (
     BASELINE,
     GRAMMAR,
@@ -47,18 +45,16 @@ class Panel:
     kinds: tuple[str, ...] = ()
     remark: str = ""
 
+    @property
+    def keys(self) -> Markup:
+        """The legend under the heading."""
+        return _legend(self.kinds) if self.kinds else Markup()
+
 
 def render(data: RunData) -> str:
     """Return the whole page."""
     scores = read_scores(data)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"legend": _legend, "mark": svg.legend_mark}
-    folder = files("nemo_bielik.report")
-    template = environment.from_string((folder / "template.html").read_text(encoding="utf-8"))
-    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    return template.render(style=style, version=__version__, **_context(data, scores)) + "\n"
+    return render_page("report/template.html", _context(data, scores))
 
 
 def _context(data: RunData, scores: Scores) -> dict[str, Any]:

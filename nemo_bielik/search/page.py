@@ -1,15 +1,10 @@
 """The page of a search: the report's Tables 2 and 3 and its Figure 1, for the user's own model."""
 
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from nemo_bielik import __version__
 from nemo_bielik.pruning.select import PRUNABLE
-from nemo_bielik.report import svg
 from nemo_bielik.report.costs import command_line
+from nemo_bielik.report.html import render_page
 from nemo_bielik.report.wording import NONE, count, duration, number, percent, size_bytes
 from nemo_bielik.search import drawings
 from nemo_bielik.search.drawings import kind_of, mean
@@ -50,14 +45,7 @@ MEASURES = (
 
 def render(found: dict[str, Any]) -> str:
     """Return the page of `found`, the content of ``search.json``."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"mark": svg.legend_mark}
-    source = (files("nemo_bielik.search") / "template.html").read_text(encoding="utf-8")
-    style = (files("nemo_bielik.report") / "style.css").read_text(encoding="utf-8")
-    template = environment.from_string(source)
-    return template.render(style=Markup(style), version=__version__, **_context(found)) + "\n"
+    return render_page("search/template.html", _context(found))
 
 
 def _context(found: dict[str, Any]) -> dict[str, Any]:
