@@ -186,7 +186,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "evaluate",
-        "nemo_bielik.evaluate.stage:EvaluateConfig",
+        "nemo_bielik.evaluate.config:EvaluateConfig",
         "nemo_bielik.evaluate.stage:evaluate",
         "perplexity, minimal pairs, facts and benchmark suites of a model",
     ),

@@ -15,7 +15,7 @@ from typing import Any
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.initialize import InitializeConfig, initialize
 from nemo_bielik.launch.lanes import Lanes, collect
 from nemo_bielik.launch.tasks import Task

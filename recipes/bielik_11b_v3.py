@@ -6,7 +6,7 @@ Paths are conventions, relative to where a run starts; override them with your o
 from dataclasses import replace
 from pathlib import Path
 
-from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.prepare import PrepareConfig
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.runs import TEACHER, Run

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_for
 from nemo_bielik.distill.stage import DistillConfig
-from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.recipes import bielik_11b_v3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_for
 from nemo_bielik.distill.stage import DistillConfig
-from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.prepare import PrepareConfig
 from nemo_bielik.pruning.prune import PruneConfig

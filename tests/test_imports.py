@@ -26,7 +26,7 @@ LIGHT_STATEMENTS = {
     "plan --json": "from nemo_bielik.cli import main; main(['plan', '--json'])",
     "plan --dry-run": "from nemo_bielik.cli import main; main(['plan', '--dry-run'])",
     "suites": "from nemo_bielik.cli import main; main(['suites', '--json'])",
-    "evaluation settings": "import nemo_bielik.evaluate.stage",
+    "evaluation settings": "import nemo_bielik.evaluate.config",
     "report": "import nemo_bielik.report.stage",
     "report --paper": "from nemo_bielik.cli import main; main(['report', '--paper'])",
     "recovery": "import nemo_bielik.recovery.stage, nemo_bielik.recovery.side_by_side",

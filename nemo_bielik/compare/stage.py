@@ -15,7 +15,7 @@ from nemo_bielik.compare.table import gather, print_table
 from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError, DataError
-from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.files import atomic_file, write_json
 from nemo_bielik.launch.lanes import Lanes, collect
 from nemo_bielik.pipeline import DISTILL, ENGINE, EVALUATE

@@ -4,8 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nemo_bielik.checkpoint import Checkpoint
@@ -22,12 +21,14 @@ from nemo_bielik.evaluate.choices import (
     read_minimal_pairs,
     score_choices,
 )
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.perplexity import DocumentScore, score_text, summarize
 from nemo_bielik.evaluate.suites.catalog import find_suites
 from nemo_bielik.evaluate.suites.data import suites_data
+from nemo_bielik.evaluate.suites.external import External, read_bfcl, read_euroeval
 from nemo_bielik.evaluate.suites.listing import print_results
 from nemo_bielik.evaluate.suites.stage import evaluate_suites
-from nemo_bielik.files import write_json
+from nemo_bielik.files import value_sha256, write_json
 from nemo_bielik.progress import progress
 from nemo_bielik.stages import claim_work, describe, is_done, stage_output, work_directory
 
@@ -38,85 +39,6 @@ RESULTS_NAME = "results.json"
 ITEMS_NAME = "items.jsonl"
 #: Settings that may change while the answers that are there stay good.
 _FREE_IN_A_CONTINUATION = ("limit", "suites", "data_dir", "batch_size", "concurrency")
-
-
-@dataclass(kw_only=True)
-class EvaluateConfig:
-    """Perplexity, minimal pairs, facts and benchmark suites ('bielik suites' lists them)."""
-
-    model: Path | None = field(
-        default=None, metadata={"help": "model directory with its tokenizer, if not an endpoint"}
-    )
-    output: Path = field(metadata={"help": "directory to make"})
-    suites: list[str] = field(
-        default_factory=list, metadata={"help": "benchmark suites, or 'all' of them"}
-    )
-    data_dir: Path | None = field(
-        default=None, metadata={"help": "where the suites' datasets lie: DIR/OWNER/NAME"}
-    )
-    limit: int | None = field(
-        default=None, metadata={"help": "take only the first N items of every task of the suites"}
-    )
-    chat: bool = field(
-        default=False, metadata={"help": "ask the suites through the model's chat template"}
-    )
-    endpoint: str | None = field(
-        default=None,
-        metadata={"help": "an OpenAI-compatible server for the suites: http://HOST:PORT/v1"},
-    )
-    endpoint_model: str | None = field(
-        default=None, metadata={"help": "the model's name on that server"}
-    )
-    tokenizer: Path | None = field(
-        default=None, metadata={"help": "directory of the served model's tokenizer, for choices"}
-    )
-    concurrency: int = field(default=8, metadata={"help": "requests to the server at a time"})
-    texts: list[Path] = field(
-        default_factory=list, metadata={"help": "texts for perplexity, all together"}
-    )
-    minimal_pairs: Path | None = field(
-        default=None, metadata={"help": 'JSON lines of "phenomenon", "good" and "bad"'}
-    )
-    facts: Path | None = field(
-        default=None,
-        metadata={"help": 'JSON lines of "relation", "prompt", "answer", "candidates", "suffix"'},
-    )
-    document_separator: str | None = field(
-        default=None, metadata={"help": "line between two documents of a .txt, if not a blank one"}
-    )
-    sequence_length: int = field(
-        default=256, metadata={"help": "tokens of a window of text, and at most of a sentence"}
-    )
-    batch_size: int = field(
-        default=8,
-        metadata={"help": "sequences of sequence_length a forward pass; of shorter ones, more"},
-    )
-
-    def __post_init__(self) -> None:
-        if not self.suites and not self._needs_weights:
-            raise ConfigError("nothing to evaluate: give suites, texts, minimal_pairs or facts")
-        for name in ("sequence_length", "batch_size", "concurrency", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        find_suites(self.suites)
-        if self.endpoint is None:
-            if self.model is None:
-                raise ConfigError("model is not given; give a model directory or an endpoint")
-            return
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(f"endpoint is {self.endpoint!r}; it must be http://HOST:PORT/v1")
-        if not self.endpoint_model:
-            raise ConfigError("endpoint_model is not given; name the model as the server does")
-        if self._needs_weights:
-            raise ConfigError(
-                "texts, minimal_pairs and facts need the model itself; an endpoint serves suites "
-                "only (minimal pairs are one of them)"
-            )
-
-    @property
-    def _needs_weights(self) -> bool:
-        return bool(self.texts or self.minimal_pairs or self.facts)
 
 
 @dataclass(frozen=True)
@@ -141,8 +63,9 @@ def evaluate(config: EvaluateConfig) -> None:
         check_vocabulary(checkpoint, tokenizer)
     pairs = read_minimal_pairs(config.minimal_pairs) if config.minimal_pairs else []
     facts = read_facts(config.facts) if config.facts else []
+    external = _external(config)
     models = _models(config, checkpoint, tokenizer)
-    manifest = describe("evaluate", config, models | _data(config))
+    manifest = describe("evaluate", config, models | _data(config, external))
     if is_done(config.output, manifest):
         return
 
@@ -163,10 +86,14 @@ def evaluate(config: EvaluateConfig) -> None:
                 recipe = dataclasses.replace(manifest, inputs=models)
                 claim_work(work, recipe, ignore=_FREE_IN_A_CONTINUATION)
                 results["suites"] = evaluate_suites(config, model, work, items)
+            for suite in external:
+                results.setdefault("suites", {})[suite.name] = suite.summary
+                for item in suite.items:
+                    _write_item(items, item)
         write_json(scratch / RESULTS_NAME, results)
     if config.suites:
         shutil.rmtree(work_directory(config.output))
-        print_results(results["suites"])
+    print_results(results.get("suites", {}))
 
 
 def score_texts_and_choices(evaluation: Evaluation, items: TextIO) -> dict[str, Any]:
@@ -241,6 +168,15 @@ def _checkpoint(config: EvaluateConfig) -> Checkpoint:
     return checkpoint
 
 
+def _external(config: EvaluateConfig) -> list[External]:
+    found = []
+    if config.bfcl:
+        found.append(read_bfcl(config.bfcl, config.external_model))
+    if config.euroeval:
+        found.append(read_euroeval(config.euroeval, config.external_model))
+    return found
+
+
 def _models(
     config: EvaluateConfig, checkpoint: Checkpoint | None, tokenizer: TextTokenizer | None
 ) -> dict[str, str]:
@@ -250,9 +186,10 @@ def _models(
     return found | ({"tokenizer": tokenizer.fingerprint} if tokenizer else {})
 
 
-def _data(config: EvaluateConfig) -> dict[str, str]:
+def _data(config: EvaluateConfig, external: list[External]) -> dict[str, str]:
     paths = [*config.texts, config.minimal_pairs, config.facts]
     found = {str(path): text_fingerprint(path) for path in paths if path is not None}
+    found |= {suite.name: value_sha256([suite.version, suite.items]) for suite in external}
     return found | suites_data(find_suites(config.suites), config.data_dir)
 
 

@@ -11,7 +11,8 @@ import pytest
 from nemo_bielik import cli
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import BielikError, CheckpointError, ConfigError
-from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
+from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.evaluate.stage import evaluate
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.recovery.stage import RecoveryConfig, recover
 

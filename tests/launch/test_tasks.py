@@ -8,7 +8,7 @@ import pytest
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.launch.tasks import Task, command_words, script, with_absolute_paths
 from nemo_bielik.options import parse_config
 from nemo_bielik.phases import Phase

@@ -267,12 +267,12 @@ SUITES: tuple[Suite, ...] = (
     Suite(
         name="bfcl",
         help="Berkeley Function-Calling Leaderboard, by its own package",
-        instead="it runs in its own environment against an endpoint: docs/suites.md, bfcl",
+        instead="it runs in its own environment; --bfcl reads its results: docs/suites.md",
     ),
     Suite(
         name="euroeval",
         help="EuroEval, by its own package",
-        instead="it runs in its own environment against an endpoint: docs/suites.md, euroeval",
+        instead="it runs in its own environment; --euroeval reads its results: docs/suites.md",
     ),
     Suite(
         name="open-llm-v1",

@@ -9,8 +9,8 @@ from nemo_bielik.evaluate.suites.catalog import find_suites
 from nemo_bielik.files import write_json
 
 if TYPE_CHECKING:
+    from nemo_bielik.evaluate.config import EvaluateConfig
     from nemo_bielik.evaluate.language_model import LanguageModel
-    from nemo_bielik.evaluate.stage import EvaluateConfig
     from nemo_bielik.evaluate.suites.run import Runner
 
 ITEMS_NAME = "items.jsonl"

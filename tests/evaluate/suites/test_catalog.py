@@ -9,7 +9,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from nemo_bielik import cli
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.evaluate.stage import EvaluateConfig
+from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.suites.catalog import SUITES, find_suites
 from nemo_bielik.evaluate.suites.suite import LM_EVAL, OWN_TASKS
 

@@ -14,7 +14,8 @@ import torch
 from sklearn.metrics import f1_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
+from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.evaluate.stage import evaluate
 
 
 @dataclass(frozen=True)

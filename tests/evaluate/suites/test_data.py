@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
+from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.evaluate.stage import evaluate
 from nemo_bielik.evaluate.suites.data import data_fingerprint, no_downloads
 
 PAIR = {"phenomenon": "zgoda", "good": "Mały dom.", "bad": "Mała dom."}

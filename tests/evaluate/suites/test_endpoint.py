@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nemo_bielik import cli
 from nemo_bielik.errors import ServerError
-from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
+from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.evaluate.stage import evaluate
 
 PAIRS = [
     {"phenomenon": "zgoda", "good": "Mały dom.", "bad": "Mała dom."},

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
+from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.evaluate.stage import evaluate
 from nemo_bielik.evaluate.suites.tasks.answers import is_right
 from nemo_bielik.evaluate.suites.tasks.eq_bench import score_first_ratings
 

@@ -11,7 +11,8 @@ import pytest
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import BielikError, CheckpointError, ConfigError, DataError, StorageError
-from nemo_bielik.evaluate.stage import EvaluateConfig, evaluate
+from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.evaluate.stage import evaluate
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.pruning.depth.ranking import DepthRanking
 from nemo_bielik.pruning.depth.stage import DepthConfig, describe, kept_layers, rank_layers
