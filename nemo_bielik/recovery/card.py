@@ -12,6 +12,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.planner.parameters import count_one_embedding, count_parameters
 from nemo_bielik.recovery.card_model import CardModel
 from nemo_bielik.recovery.rows import LANGUAGE, OVERALL, SUITE, TASK, Row
+from nemo_bielik.recovery.speed import speed_section
 from nemo_bielik.recovery.words import (
     absences,
     interval_text,
@@ -62,6 +63,7 @@ def render_card(
         "tasks": [_cells(row, found) for row in rows if row["level"] == TASK],
         "absent": absences(found, (label, found["teacher"]["label"])),
         "limits": _limits(found, rows),
+        "speed": speed_section(found.get("speed")) if label == found["main"] else None,
         "found": found,
         "ratio": ratio_text(found["ratio"], found["baselines"]),
         "confidence": f"{100 * found['bootstrap']['confidence']:g} %",

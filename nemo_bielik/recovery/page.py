@@ -4,6 +4,7 @@ from typing import Any
 
 from nemo_bielik.recovery import panels, tables
 from nemo_bielik.recovery.rows import OVERALL
+from nemo_bielik.recovery.speed import speed_figure, speed_section
 from nemo_bielik.recovery.words import absences, interval_text, overall_remark, ratio_text, share
 from nemo_bielik.report.figures import Figure
 from nemo_bielik.report.html import render_page
@@ -49,7 +50,7 @@ def _context(found: dict[str, Any]) -> dict[str, Any]:
     limited = [name for name, suite in found["suites"].items() if suite["limit"]]
     return {
         "headline": _headline(found),
-        "key_figures": _key_figures(found),
+        "key_figures": _key_figures(found) + speed_figure(found.get("speed")),
         "ratio": ratio_text(found["ratio"], found["baselines"]),
         "teacher": found["teacher"],
         "confidence": f"{100 * found['bootstrap']['confidence']:g} %",
@@ -62,6 +63,7 @@ def _context(found: dict[str, Any]) -> dict[str, Any]:
         "beside": tables.beside_report(found),
         "parts": panels.part_panels(found),
         "tasks": tables.tasks(found),
+        "speed": speed_section(found.get("speed")),
         "absent": absences(found),
         "paper_stages": tables.paper_table(14),
         "paper_recovery": tables.paper_table(4),

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_bielik.bench.stage import RESULTS_NAME as BENCH_NAME
+from nemo_bielik.bench.summary import summary
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.bootstrap import Bootstrap
 from nemo_bielik.evaluate.stage import ITEMS_NAME, RESULTS_NAME
@@ -46,6 +48,9 @@ class RecoveryConfig:
     mean_of_ratios: list[str] = field(
         default_factory=lambda: ["euroeval"],
         metadata={"help": "suites whose recovery is the mean of their tasks' ratios"},
+    )
+    bench: Path | None = field(
+        default=None, metadata={"help": "what `bielik bench` measured of teacher and student"}
     )
     resamples: int = field(default=2000, metadata={"help": "times that items are drawn anew"})
     confidence: float = field(default=0.95, metadata={"help": "share that an interval covers"})
@@ -91,10 +96,12 @@ def recover(config: RecoveryConfig) -> None:
     started = time.monotonic()
     rules = config.rules()
     teacher, students = open_stages(config.teacher, config.students, config.labels)
+    speed = summary(config.bench) if config.bench else None
     manifest = describe("recovery", config, _inputs([teacher, *students], config))
     if not is_done(config.output, manifest):
         student = _main_student(students, config.main)
         found = collect(teacher, students, rules, config.above_baseline, student.label)
+        found["speed"] = speed
         model = read_card_model(student, config.card_model, teacher)
         results = {"overall": [row for row in found["rows"] if row["level"] == "overall"]}
         with stage_output(config.output, manifest, results, started) as scratch:
@@ -119,6 +126,8 @@ def _main_student(students: Sequence[Stage], label: str) -> Stage:
 def _inputs(stages: Sequence[Stage], config: RecoveryConfig) -> dict[str, str]:
     paths = [one.path for stage in stages for one in stage.evaluations] + config.baselines
     files = [path / name for path in paths for name in (RESULTS_NAME, ITEMS_NAME)]
+    if config.bench:
+        files.append(config.bench / BENCH_NAME)
     return {str(path): file_sha256(path) for path in files if path.is_file()}
 
 
