@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nemo_bielik.launch.lanes import Lanes
-from nemo_bielik.pipeline import ENGINE
+from nemo_bielik.launch.workers import Workers
 from nemo_bielik.runs import TEACHER, Run
-from nemo_bielik.search.stage import Search, SearchConfig, run_search
+from nemo_bielik.search.config import SearchConfig
+from nemo_bielik.search.stage import Search, open_workers, run_search
 from nemo_bielik.training import OptimConfig, TrainSettings
 
 #: The report's ten in its order: what each cuts, made harder for a model of six layers.
@@ -68,12 +68,12 @@ def settings(run: Run, output: Path, seed: int, lanes: int) -> SearchConfig:
     )
 
 
-def measure(config: SearchConfig, lanes: Lanes, exhaustive: bool) -> dict[str, Any]:
+def measure(config: SearchConfig, workers: Workers, exhaustive: bool) -> dict[str, Any]:
     """Search and, if asked for, train everything to the end; return figures of one seed."""
     started = time.monotonic()
     search = Search(config)
     is_new = not (config.output / "search.json").exists()
-    found = run_search(search, lanes)
+    found = run_search(search, workers)
     row: dict[str, Any] = {
         "seed": config.seeds[0],
         "selected": found["selected"],
@@ -90,7 +90,7 @@ def measure(config: SearchConfig, lanes: Lanes, exhaustive: bool) -> dict[str, A
         return row
     trials = search.trials(search.entered)
     end = config.recovery.iters
-    search.train(trials, end, lanes, "the others to the end")
+    search.train(trials, end, workers, "the others to the end")
     final = {trial.candidate.name: trial.record().kl(end) for trial in trials}
     return row | {"final": final, "regret": regrets(row, final)}
 
@@ -152,9 +152,8 @@ def main() -> int:
     rows = []
     for seed in options.seeds:
         config = settings(Run(options.run), options.output, seed, options.lanes)
-        with Lanes(options.lanes) as lanes:
-            lanes.warm(ENGINE)
-            rows.append(measure(config, lanes, not options.search_only))
+        with open_workers(config) as workers:
+            rows.append(measure(config, workers, not options.search_only))
     mean = {} if options.search_only else means(rows)
     if options.json:
         print(json.dumps({"seeds": rows, "mean_regret": mean}, indent=2))

@@ -158,25 +158,35 @@ class _Lepton(_Backend):
         self.job.executor.cancel(self.job_id)
 
 
+def job_states(directory: Path) -> dict[str, str]:
+    """Return the state of every job of the experiment in `directory`, in the scheduler's words."""
+    return {
+        job.id: backend.state() if backend else "NOT SUBMITTED"
+        for job, backend in _backends(directory)
+    }
+
+
 def _jobs(name: str, job: str, site: Path | None) -> Iterator[tuple[Any, _Backend | None]]:
     """Yield the jobs of an experiment with what can be asked about each; None: not submitted."""
-    directory = _find(name, site)
+    found = list(_backends(_find(name, site)))
+    known = [one.id for one, _ in found]
+    if job and job not in known:
+        raise ConfigError(f"{name} has no job {job!r}{nearest(job, known)}; it has {known}")
+    yield from (pair for pair in found if job in ("", pair[0].id))
+
+
+def _backends(directory: Path) -> Iterator[tuple[Any, _Backend | None]]:
     from nemo_run import LeptonExecutor, SlurmExecutor
 
     from nemo_bielik.launch.experiment import open_experiment
 
     experiment = open_experiment(directory)
-    jobs = list(experiment.jobs)
-    known = [found.id for found in jobs]
-    if job and job not in known:
-        raise ConfigError(f"{name} has no job {job!r}{nearest(job, known)}; it has {known}")
-    for found in jobs:
-        if job in ("", found.id):
-            kinds = {SlurmExecutor: _Slurm, LeptonExecutor: _Lepton}
-            kind = next(
-                (made for kind, made in kinds.items() if isinstance(found.executor, kind)), _Backend
-            )
-            yield found, kind(experiment, found) if found.handle else None
+    kinds = {SlurmExecutor: _Slurm, LeptonExecutor: _Lepton}
+    for found in experiment.jobs:
+        kind = next(
+            (made for kind, made in kinds.items() if isinstance(found.executor, kind)), _Backend
+        )
+        yield found, kind(experiment, found) if found.handle else None
 
 
 def _find(name: str, site: Path | None) -> Path:

@@ -154,7 +154,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "search",
-        "nemo_bielik.search.stage:SearchConfig",
+        "nemo_bielik.search.config:SearchConfig",
         "nemo_bielik.search.stage:search",
         "the smaller shape that distils best: short trials of all, longer ones of the best",
         "nemo_bielik.search.stage:describe",

@@ -66,10 +66,12 @@ def gpu_counters() -> list[Counter]:
     """Return one counter for every NVIDIA GPU of this machine that counts its energy."""
     try:
         import pynvml
-
+    except ImportError:
+        return []
+    try:
         pynvml.nvmlInit()
         number = pynvml.nvmlDeviceGetCount()
-    except Exception:  # no such package, no driver, no GPU: nothing to measure by
+    except pynvml.NVMLError:  # no driver, no GPU
         return []
     found = []
     for index in range(number):

@@ -22,7 +22,7 @@ from nemo_bielik.search.verdicts import (
 )
 
 if TYPE_CHECKING:
-    from nemo_bielik.search.stage import SearchConfig
+    from nemo_bielik.search.config import SearchConfig
 
 AFTER_CUT = "right after the cut"
 

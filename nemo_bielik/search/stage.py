@@ -7,11 +7,10 @@ end of a rung (`trial.py`), so a search that was killed at any moment goes on to
 
 import contextlib
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
@@ -20,7 +19,10 @@ from nemo_bielik.distill.cache_stage import CacheTeacherConfig
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.files import atomic_file, write_json
-from nemo_bielik.launch.lanes import Lanes, collect
+from nemo_bielik.launch.lanes import Lanes
+from nemo_bielik.launch.site import LocalSite
+from nemo_bielik.launch.site_file import find_site
+from nemo_bielik.launch.workers import JobWorkers, LaneWorkers, Workers
 from nemo_bielik.pipeline import DISTILL, ENGINE, SCORE
 from nemo_bielik.progress import progress
 from nemo_bielik.pruning.methods import find_method
@@ -28,60 +30,16 @@ from nemo_bielik.pruning.prune import PruneConfig, prune
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.pruning.select import PRUNABLE
 from nemo_bielik.search.candidates import Candidate
+from nemo_bielik.search.config import SearchConfig
 from nemo_bielik.search.decisions import Decisions
 from nemo_bielik.search.gather import gather, in_words
 from nemo_bielik.search.halving import Schedule
-from nemo_bielik.search.settings import SearchSettings
 from nemo_bielik.search.trial import Trial
-from nemo_bielik.search.verdicts import StabilityLimits
 
 CACHE = "nemo_bielik.distill.cache_stage:cache_teacher"
 CUT = "nemo_bielik.search.stage:cut"
+TARGETS = {"score": SCORE, "prune": CUT, "cache-teacher": CACHE, "distill": DISTILL}
 PAGE = "search.html"
-
-
-@dataclass(kw_only=True)
-class SearchConfig(SearchSettings):
-    """Find the smaller shape of a model that distils best; `bielik search --plan` only reckons."""
-
-    model: Path = field(metadata={"help": "model directory to make smaller"})
-    calibration: Path = field(metadata={"help": "tokens that the cut may look at"})
-    train_data: Path = field(metadata={"help": "tokens to distil on"})
-    validation_data: Path = field(metadata={"help": "held-out tokens that candidates compete on"})
-    output: Path = field(metadata={"help": "directory of the search"})
-    method: str = field(default="minitron", metadata={"help": "pruning method of all cuts"})
-    score_samples: int = field(default=256, metadata={"help": "calibration sequences"})
-    teacher: Literal["cached", "live"] = field(
-        default="cached", metadata={"help": "run the original once and keep it on disk, or always"}
-    )
-    cache_k: int = field(default=64, metadata={"help": "tokens kept of its distributions"})
-    after_cut: int = field(
-        default=0, metadata={"help": "candidates, best right after the cut, that train; 0: all"}
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [1], metadata={"help": "orders of the text; each is a trial"}
-    )
-    judge: StabilityLimits = field(default_factory=StabilityLimits)
-    lanes: int = field(default=2, metadata={"help": "stages or ranks that run side by side"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        method = find_method(self.method)
-        if not method.structured or method.statistics == "masks":
-            raise ConfigError(
-                f"method is {self.method}; a search cuts many shapes by one scoring, which "
-                "minitron, shortgpt and llm-pruner can"
-            )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds is {self.seeds}; give different ones, at least one")
-        if self.after_cut < 0:
-            raise ConfigError(f"after_cut is {self.after_cut}; it must be 0 (all) or more")
-        if self.recovery.stop_after is not None:
-            raise ConfigError("recovery.stop_after is set; the search itself pauses its trials")
-        if self.lanes < self.recovery.parallel.processes:
-            raise ConfigError(
-                f"lanes is {self.lanes}; recovery.parallel needs {self.recovery.parallel.processes}"
-            )
 
 
 def describe(config: SearchConfig) -> list[str]:
@@ -96,16 +54,31 @@ def search(config: SearchConfig) -> None:
     """
     found = Search(config)
     print("\n".join(found.plan_lines()), flush=True)
-    with Lanes(config.lanes) as lanes:
-        lanes.warm(ENGINE)
-        result = run_search(found, lanes)
+    with open_workers(config) as workers:
+        result = run_search(found, workers)
     print(in_words(result))
     print(f"page: {config.output / PAGE}")
 
 
-def run_search(found: "Search", lanes: Lanes) -> dict[str, Any]:
-    """Search in `lanes`, write both files and return the content of ``search.json``."""
-    result = gather(found, found.run(lanes))
+@contextlib.contextmanager
+def open_workers(config: SearchConfig) -> Iterator[Workers]:
+    """Yield who runs the stages of a search; raises `ConfigError` for a site that cannot."""
+    if config.jobs_on is None:
+        with Lanes(config.lanes) as lanes:
+            lanes.warm(ENGINE)
+            yield LaneWorkers(lanes, TARGETS)
+        return
+    site = find_site(config.jobs_on)
+    if isinstance(site, LocalSite):
+        raise ConfigError(
+            f"jobs_on is {config.jobs_on!r}, this machine; leave it out: stages then run in lanes"
+        )
+    yield JobWorkers(site, config.output / "jobs")
+
+
+def run_search(found: "Search", workers: Workers) -> dict[str, Any]:
+    """Search, write both files and return the content of ``search.json``."""
+    result = gather(found, found.run(workers))
     write_json(found.root / "search.json", result)
     from nemo_bielik.search.page import render
 
@@ -175,16 +148,16 @@ class Search:
             Trial(c, seed, self._run(c, seed)) for c in candidates for seed in self.config.seeds
         ]
 
-    def run(self, lanes: Lanes) -> Decisions:
+    def run(self, workers: Workers) -> Decisions:
         """Cut all candidates, train them rung by rung, and decide who goes on."""
-        self._prepare(lanes)
+        self._prepare(workers)
         decisions = Decisions(self.entered, self.config)
-        self.train(self.trials(self.entered), 0, lanes, "right after the cut")
+        self.train(self.trials(self.entered), 0, workers, "right after the cut")
         decisions.begin(self.trials(self.entered))
         for number, rung in enumerate(self.schedule.rungs, start=1):
             alive = decisions.alive
             if alive:
-                self.train(self.trials(alive), rung.last_step, lanes, f"rung {number}")
+                self.train(self.trials(alive), rung.last_step, workers, f"rung {number}")
                 decisions.judge(number - 1, self.schedule, self.trials(alive))
         if not decisions.alive:
             raise DataError(
@@ -192,20 +165,17 @@ class Search:
             )
         return decisions
 
-    def train(self, trials: list[Trial], step: int, lanes: Lanes, what: str) -> None:
-        """Bring trials to `step`, side by side where one process serves each.
+    def train(self, trials: list[Trial], step: int, workers: Workers, what: str) -> None:
+        """Bring trials to `step`, side by side where there is room.
 
         One that the engine stopped has its incident on record; any other error is raised.
         """
         missing = [trial for trial in trials if not trial.is_done(step)]
         bar = progress(total=len(trials), initial=len(trials) - len(missing), desc=what)
-        if self.config.recovery.parallel.processes > 1:
-            waits: list[Callable[[], None]] = [
-                partial(lanes.run, DISTILL, trial.part(step)) for trial in missing
-            ]
-        else:
-            running = [lanes.submit(DISTILL, trial.part(step)) for trial in missing]
-            waits = [partial(collect, [future]) for future in running]
+        waits = [
+            workers.start("distill", trial.part(step), f"{trial.config.output.name}-to-{step}")
+            for trial in missing
+        ]
         for trial, wait in zip(missing, waits, strict=True):
             self._settle(trial, step, wait)
             bar.update()
@@ -218,19 +188,17 @@ class Search:
             if not trial.record().incident_by(step):
                 raise
 
-    def _prepare(self, lanes: Lanes) -> None:
+    def _prepare(self, workers: Workers) -> None:
         """Score once, cut every shape, run the teacher once for each order of the text."""
         if find_method(self.config.method).statistics:
-            lanes.run(SCORE, self._score())
-        collect(
-            [
-                lanes.submit(CUT, self._cut(c))
-                for c in {c.arch.name: c for c in self.entered}.values()
-            ]
-        )
+            workers.start("score", self._score(), "score")()
+        shapes = {candidate.arch.name: candidate for candidate in self.entered}
+        cuts = [workers.start("prune", self._cut(c), f"cut-{name}") for name, c in shapes.items()]
+        for wait in cuts:
+            wait()
         if self.config.teacher == "cached":
             for seed in self.config.seeds:
-                lanes.run(CACHE, self._cache(seed))
+                workers.start("cache-teacher", self._cache(seed), f"teacher-seed{seed}")()
 
     def _score(self) -> ScoreConfig:
         run = self.config.recovery

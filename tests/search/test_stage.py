@@ -19,10 +19,12 @@ from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.config_text import to_plain
 from nemo_bielik.errors import BielikError, ConfigError, DataError, StorageError
 from nemo_bielik.launch.tasks import Task, command_words
+from nemo_bielik.launch.workers import LaneWorkers
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.pipeline import DISTILL
+from nemo_bielik.search.config import SearchConfig
 from nemo_bielik.search.limits import Limits
-from nemo_bielik.search.stage import Search, SearchConfig, describe, run_search
+from nemo_bielik.search.stage import TARGETS, Search, describe, run_search
 from nemo_bielik.search.verdicts import SELECTED, STOPPED, SUB_OPTIMAL, UNSTABLE
 from nemo_bielik.training import OptimConfig, TrainSettings
 
@@ -64,7 +66,7 @@ def settings(model: Path, tokens: Path, held_out: Path, tmp_path_factory: Any) -
 
 @pytest.fixture(scope="module")
 def found(settings: SearchConfig, lanes: Any) -> dict[str, Any]:
-    return run_search(Search(settings), lanes)
+    return run_search(Search(settings), LaneWorkers(lanes, TARGETS))
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, str]:
@@ -149,7 +151,7 @@ def test_the_planned_sizes_are_those_of_the_models_that_were_cut(settings, found
 
 def test_a_search_that_is_done_changes_nothing(settings, found, lanes):
     before = {p: p.stat().st_mtime_ns for p in settings.output.glob("trials/**/*") if p.is_file()}
-    assert run_search(Search(settings), lanes) == found
+    assert run_search(Search(settings), LaneWorkers(lanes, TARGETS)) == found
     after = {p: p.stat().st_mtime_ns for p in settings.output.glob("trials/**/*") if p.is_file()}
     assert after == before
 
@@ -180,7 +182,7 @@ def is_on_its_way(work: Path) -> bool:
 @pytest.mark.timeout(900)  # a process of its own loads the engine anew
 def test_a_killed_search_goes_on_to_the_same_ranking(killed, found, lanes):
     assert not (killed.output / "search.json").exists()
-    again = run_search(Search(killed), lanes)
+    again = run_search(Search(killed), LaneWorkers(lanes, TARGETS))
     assert again["rounds"] == found["rounds"]
     for mine, theirs in zip(again["candidates"], found["candidates"], strict=True):
         assert mine["verdict"] == theirs["verdict"]
@@ -190,7 +192,7 @@ def test_a_killed_search_goes_on_to_the_same_ranking(killed, found, lanes):
 def test_other_settings_in_the_same_place_are_refused(settings, found, lanes):
     other = replace(settings.recovery, optim=OptimConfig(max_lr=5e-3, warmup_iters=1))
     with pytest.raises(StorageError, match="already made") as caught:
-        run_search(Search(replace(settings, recovery=other)), lanes)
+        run_search(Search(replace(settings, recovery=other)), LaneWorkers(lanes, TARGETS))
     assert "\n" not in str(caught.value)
 
 
@@ -199,7 +201,7 @@ def test_nobody_being_stable_is_one_line(settings, lanes, tmp_path):
         settings, candidates=[WILD], output=tmp_path / "wild", limits=Limits(context=32)
     )
     with pytest.raises(DataError, match="no candidate was stable: layers4-lr40: unstable, diver"):
-        run_search(Search(config), lanes)
+        run_search(Search(config), LaneWorkers(lanes, TARGETS))
 
 
 @pytest.mark.parametrize(
