@@ -21,7 +21,7 @@ from nemo_bielik.pipeline import PipelineConfig, pipeline_jobs
 from nemo_bielik.stages import work_directory
 from nemo_bielik.training import OptimConfig, ParallelConfig
 
-ITERS = 500
+ITERS = 250
 SMALL = {"people": 20, "cloze_items": 20, "pairs_per_phenomenon": 4}
 SMALL |= {f"{part}_documents": 20 for part in ("train", "recovery", "calibration")}
 SMALL |= {"validation_documents": 20, "test_documents": 20}
