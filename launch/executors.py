@@ -171,12 +171,22 @@ def _nemo_run(site: NemoRunSite, task: Task, title: str) -> tuple[Any, str]:
         if name in known and name not in site.settings and per_node > 1:
             values[name] = per_node
     executor = kind(
-        **(values | site.settings),
+        **(values | site.settings | secret_values(site)),
         env_vars=dict(site.environment),
         packager=_packager(site),
         launcher=_launcher(site, task, site.launcher if task.ranks > 1 else None),
     )
     return executor, script(command_words(task), site.python, _code_path(site))
+
+
+def secret_values(site: NemoRunSite) -> dict[str, str]:
+    """Return the executor's secret fields; raise `ConfigError` for a variable that is not set."""
+    for name, variable in site.secrets.items():
+        if not os.environ.get(variable):
+            raise ConfigError(
+                f"secrets.{name}: the environment variable {variable} is not set; export it"
+            )
+    return {name: os.environ[variable] for name, variable in site.secrets.items()}
 
 
 def executor_class(site: NemoRunSite) -> Any:
@@ -189,7 +199,7 @@ def executor_class(site: NemoRunSite) -> Any:
         )
     kind = getattr(run, site.executor)
     fields = run_fields(kind)
-    for name in site.settings:
+    for name in (*site.settings, *site.secrets):
         if name not in fields:
             raise ConfigError(
                 f"settings: {site.executor} has no field {name!r}{nearest(name, fields)}; "

@@ -117,9 +117,19 @@ class NemoRunSite(Site):
     settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "the executor's fields"}
     )
+    secrets: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "fields of the executor that are taken from these environment variables"},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, value in self.settings.items():
+            if isinstance(value, str) and value and _SECRET.search(name.upper()):
+                raise ConfigError(
+                    f"settings.{name} looks like a secret, which a file must not hold; write "
+                    f"secrets = {{ {name} = 'VARIABLE' }} and export VARIABLE"
+                )
         if self.fault_tolerance is not None:
             raise ConfigError(
                 "fault_tolerance is for local, Slurm and Lepton sites; set launcher = 'ft' here, "

@@ -113,9 +113,23 @@ def _checked(tasks: Sequence[Task], site: Site, title: str) -> list[Task]:
                 raise ConfigError(f"{task.label} comes after {before!r}, which is no job before it")
     if isinstance(site, LocalSite):  # side by side they would fight for this machine's devices
         tasks = _one_after_another(tasks)
+    else:
+        for task in tasks:
+            _require_one_rank_within(task)
     here = isinstance(site, LocalSite) or (isinstance(site, SlurmSite) and site.ssh is None)
     root = site.root or (Path.cwd() if here else None)
     return [replace(task, config=with_absolute_paths(task.config, root)) for task in tasks]
+
+
+def _require_one_rank_within(task: Task) -> None:
+    """Refuse a job whose own stages have several ranks: it is given the devices of one."""
+    run = getattr(task.config, "recovery", None)
+    ranks = run.parallel.processes if run is not None else 1
+    if ranks > 1:
+        way = "choose a recovery.parallel of one rank"
+        if hasattr(task.config, "jobs_on"):
+            way = "give jobs_on=SITE instead of --executor: every stage is then a job of its own"
+        raise ConfigError(f"{task.label}: its stages have {ranks} ranks, its job has one; {way}")
 
 
 def _one_after_another(tasks: Sequence[Task]) -> list[Task]:
@@ -168,8 +182,16 @@ def _scripts(experiment: Any, site: Site, directory: Path) -> Iterator[tuple[str
             yield f"{job.id}: job", spec
             yield f"{job.id}/launch_script.sh", request.executor.launch_script(request.cmd)
         elif isinstance(site, NemoRunSite):
-            yield f"{job.id}: {site.executor}", str(job._dryrun_info)
+            yield f"{job.id}: {site.executor}", _without_secrets(str(job._dryrun_info), site)
         yield f"{job.id}/scripts/{job.id}.sh", script.read_text(encoding="utf-8")
+
+
+def _without_secrets(text: str, site: NemoRunSite) -> str:
+    from nemo_bielik.launch.executors import secret_values
+
+    for name, value in secret_values(site).items():
+        text = text.replace(value, f"<{site.secrets[name]}>")
+    return text
 
 
 def _title(command: str, config: Any) -> str:

@@ -25,6 +25,7 @@ STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130
 STATUS_STOPPED = 128 + signal.SIGTERM
 _OTHER_RANKS_WAIT_SECONDS = 2.0
+_KNOWN_LAYOUTS = "nemo_bielik.known_layouts:check_known_layouts"
 
 
 _COMMON_FLAGS = """\
@@ -92,10 +93,14 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
         launch = take_launch_words(words, f"bielik {command.name}")
     recipe = _recipe(command, launch.factory) if launch.factory else None
     config = parse_config(load(command.config), words, f"bielik {command.name}", recipe)
+    if dry_run or launch.executor:
+        unknown = load(_KNOWN_LAYOUTS)(config)
     if dry_run:
         print(f"# bielik {command.name}: dry run, nothing is done\n{format_config(config)}")
         if command.describe:
             print("", *load(command.describe)(config), sep="\n")
+        for line in unknown:
+            print(f"# {line}")
     if launch.executor:
         from nemo_bielik.launch.submit import submit_words
 

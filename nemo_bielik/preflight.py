@@ -99,7 +99,7 @@ def _preflight(config: Any, kind: type, stage: Callable[[Any], None]) -> int:
     times = [line["seconds"] for line in read_metrics(trial.output / "training" / "metrics.jsonl")]
     shutil.rmtree(trial.output)
     found = cost(times, config)
-    reasons = reasons_against(config.preflight, bandwidth, found, max(used))
+    reasons = differences(ranks) + reasons_against(config.preflight, bandwidth, found, max(used))
     print(*describe_cost(found, config, used), sep="\n")
     print("GO" if not reasons else "NO GO: " + "; ".join(reasons))
     return _NO_GO if reasons else _GO
@@ -150,6 +150,13 @@ def reasons_against(
     if memory > limits.max_memory:
         reasons.append(f"{memory:.0%} of a GPU's memory, above {limits.max_memory:.0%}")
     return reasons
+
+
+def differences(ranks: list[dict[str, Any]]) -> list[str]:
+    """Return what ranks do not share and should: kind of device, versions of packages."""
+    parts = {"devices": {rank["device"] for rank in ranks}}
+    parts |= {name: {rank["versions"][name] for rank in ranks} for name in ranks[0]["versions"]}
+    return [f"{name} differ: {sorted(found)}" for name, found in parts.items() if len(found) > 1]
 
 
 def describe_ranks(ranks: list[dict[str, Any]]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.sources import Packing, check_blend, data_fingerprints
 from nemo_bielik.errors import ConfigError
@@ -325,14 +326,11 @@ class TrainConfig(TrainSettings):
             raise ConfigError("eval_interval needs validation_data; give both or neither")
 
 
-def check_layout(
-    parallel: ParallelConfig,
-    sequence_length: int,
-    checkpoint: Checkpoint,
-    setting: str = "parallel",
+def check_sizes(
+    parallel: ParallelConfig, sequence_length: int, arch: ModelArch, setting: str = "parallel"
 ) -> None:
-    """Raise `ConfigError` unless `checkpoint` can be split as `parallel`, from `setting`, asks."""
-    arch, tensor = checkpoint.arch, parallel.tensor
+    """Raise `ConfigError` unless `arch` can be split as `parallel`, from `setting`, asks."""
+    tensor = parallel.tensor
     for dimension in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "vocab_size"):
         size = getattr(arch, dimension)
         if size % tensor:
@@ -349,6 +347,17 @@ def check_layout(
             f"sequence_length is {sequence_length}; {arch.name} knows "
             f"{arch.max_position_embeddings} positions"
         )
+
+
+def check_layout(
+    parallel: ParallelConfig,
+    sequence_length: int,
+    checkpoint: Checkpoint,
+    setting: str = "parallel",
+) -> None:
+    """As `check_sizes`, of a model that is at hand, on the processes that were started."""
+    arch = checkpoint.arch
+    check_sizes(parallel, sequence_length, arch, setting)
     window = checkpoint.config.get("sliding_window")
     if window is not None and sequence_length > window:
         raise ConfigError(

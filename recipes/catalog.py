@@ -13,7 +13,7 @@ from typing import Any
 from nemo_bielik.arch import EXPERIMENTS
 from nemo_bielik.errors import ConfigError, nearest
 from nemo_bielik.planner.table import align
-from nemo_bielik.recipes import bielik_11b_v3, candidates, minitron_7b, tiny_stages
+from nemo_bielik.recipes import bielik_11b_v3, candidates, minitron_7b, search, tiny_stages
 from nemo_bielik.training import ParallelConfig
 
 _GPUS_PER_NODE = 8
@@ -68,10 +68,12 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("tiny", "distill", tiny_stages.distill, on_gpus=False),
     Recipe("tiny", "evaluate", tiny_stages.evaluate, on_gpus=False),
     Recipe("tiny", "pipeline", tiny_stages.pipeline, on_gpus=False),
+    Recipe("tiny", "search", search.on_the_demo, on_gpus=False),
     Recipe("bielik_11b_v3", "prepare", bielik_11b_v3.prepare, on_gpus=False),
     Recipe("bielik_11b_v3", "score", bielik_11b_v3.score),
     Recipe("bielik_11b_v3_1x8", "score", bielik_11b_v3.score_1x8),
     Recipe("bielik_11b_v3", "evaluate", bielik_11b_v3.evaluate),
+    Recipe("bielik_11b_v3", "search", search.paper),
     Recipe("minitron_7b", "prune", minitron_7b.prune, on_gpus=False),
     Recipe("minitron_7b", "cache-teacher", minitron_7b.cache_teacher),
     Recipe("minitron_7b", "distill", minitron_7b.distill),

@@ -14,6 +14,7 @@ from nemo_bielik.preflight import (
     cost,
     describe_cost,
     describe_ranks,
+    differences,
     reasons_against,
     short_run,
 )
@@ -73,6 +74,17 @@ def test_ranks_are_told_by_host_and_differences_stand_out():
         "b: 1 ranks, H200",
         "torch: DIFFERS, ['2.10', '2.11']",
         "NCCL: 2.27",
+    ]
+
+
+def test_what_ranks_should_share_and_do_not_is_a_reason():
+    def rank(device, torch):
+        return {"host": "a", "device": device, "versions": {"torch": torch, "NCCL": "2.27"}}
+
+    assert differences([rank("H200", "2.11")] * 2) == []
+    assert differences([rank("H200", "2.11"), rank("H100", "2.10")]) == [
+        "devices differ: ['H100', 'H200']",
+        "torch differ: ['2.10', '2.11']",
     ]
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from nemo_bielik.megatron.cpu import on_cpu
 from nemo_bielik.megatron.model import distributed_session
 
-_PACKAGES = ("nemo-bielik", "torch", "megatron-core", "megatron-bridge")
+_PACKAGES = ("nemo-bielik", "torch", "megatron-core", "megatron-bridge", "transformer-engine")
 _REPEATS = 5
 
 

@@ -10,17 +10,21 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_stages_are_commands_of_nemo(tmp_path):
-    """The entry point is read from pyproject.toml, so an older installation does not matter."""
+    """The entry point is read from pyproject.toml; its commands are ours, with our errors."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (name, target) = project["entry-points"]["nemo_run.cli"].popitem()
+    target = project["entry-points"]["nemo_run.cli"]["bielik"]
     described = tmp_path / "bielik_under_test-1.dist-info"
     described.mkdir()
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: bielik-under-test\n")
-    (described / "entry_points.txt").write_text(f"[nemo_run.cli]\n{name} = {target}\n")
-    words = ["plan", "--dry-run", "--factroy=x"]
+    (described / "entry_points.txt").write_text(f"[nemo_run.cli]\nbielik = {target}\n")
+    whole = ["distill", "--factory", "minitron_7b", "optim.max_lr=5e-5", "--dry-run"]
+    wrong = ["plan", "--dry-run", "--factroy=x"]
     code = (
-        "import sys; from nemo_run.cli.api import create_cli\n"
-        f"sys.argv = ['nemo', 'bielik', *{words!r}]\ncreate_cli()()"
+        "import contextlib, sys; from nemo_run.cli.api import create_cli\n"
+        f"for words in ({whole!r}, {wrong!r}):\n"
+        "    sys.argv = ['nemo', 'bielik', *words]\n"
+        "    with contextlib.suppress(*[SystemExit] * (words[0] == 'distill')):\n"
+        "        create_cli()()"
     )
     search = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
     done = subprocess.run(
@@ -30,4 +34,6 @@ def test_the_stages_are_commands_of_nemo(tmp_path):
         text=True,
     )
     assert done.returncode == 2, done.stderr
+    assert done.stdout.startswith("# bielik distill: dry run, nothing is done")
+    assert "  max_lr: 5e-05" in done.stdout
     assert "error: bielik plan: unknown option '--factroy'" in done.stderr

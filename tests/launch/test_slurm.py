@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nemo_bielik import cli
+from nemo_bielik.commands import find_command, load
 from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.launch.local import free_port
@@ -18,17 +19,15 @@ from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.options import parse_config
 from nemo_bielik.pipeline import PipelineConfig, pipeline_jobs
+from nemo_bielik.recipes.catalog import RECIPES
 from nemo_bielik.stages import work_directory
 from nemo_bielik.training import OptimConfig, ParallelConfig
 
 ITERS = 250
+GRES = next(r for r in RECIPES if (r.stage, r.name) == ("distill", "minitron_7b"))
 SMALL = {"people": 20, "cloze_items": 20, "pairs_per_phenomenon": 4}
 SMALL |= {f"{part}_documents": 20 for part in ("train", "recovery", "calibration")}
 SMALL |= {"validation_documents": 20, "test_documents": 20}
-FULL_SIZE = {
-    "one node": ParallelConfig(tensor=4, data=2),
-    "two nodes": ParallelConfig(tensor=4, pipeline=2, data=2),
-}
 
 
 @pytest.fixture(scope="module")
@@ -169,29 +168,49 @@ def test_a_chain_runs_though_its_first_job_is_queued_again(
     assert logs.splitlines().count("job exited with code 3") == 1
 
 
-@pytest.mark.parametrize("layout", FULL_SIZE.values(), ids=FULL_SIZE.keys())
-@pytest.mark.parametrize("gpus", [{"gpus_per_node": 8}, {"gres": "gpu:h200:8"}], ids=str)
-def test_the_controller_would_take_full_size_jobs(cluster, tmp_path, layout, gpus):
-    paths = {name: Path(f"/data/{name}") for name in ("model", "teacher", "train_data", "output")}
-    config = DistillConfig(**paths, global_batch_size=64, save_interval=100, parallel=layout)
-    site = SlurmSite(
-        account="physics",
-        partition="gpu",
-        job_directory=tmp_path / "jobs",
-        time="1-00:00:00",
-        cpus_per_rank=12,
-        sbatch={"exclusive": True},
-        container=ContainerSettings(image="nemo:1", mounts=["/data:/data"]),
-        **gpus,
-    )
-    batch = preview([Task("distill", config)], site, "full")["distill_sbatch.sh"]
-    (tmp_path / "job.sh").write_text(batch)
-    subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=True)
-    asked = ["sbatch", "--test-only", str(tmp_path / "job.sh")]
-    done = subprocess.run(asked, capture_output=True, text=True)
-    nodes = layout.processes // 8
-    assert done.returncode == 0, done.stderr
-    assert ("gpu[1-2]" in done.stderr) == (nodes == 2), done.stderr
+@pytest.fixture(scope="module")
+def full_size_jobs(tmp_path_factory):
+    """Every recipe for GPUs as sbatch would get it, once for each stage and layout."""
+    found = {}
+    for gpus in ({"gpus_per_node": 8}, {"gres": "gpu:h200:8"}):
+        site = SlurmSite(
+            account="physics",
+            partition="gpu",
+            job_directory=tmp_path_factory.mktemp("jobs"),
+            root=Path("/data"),
+            time="1-00:00:00",
+            cpus_per_rank=12,
+            sbatch={"exclusive": True},
+            container=ContainerSettings(image="nemo:1", mounts=["/data:/data"]),
+            **gpus,
+        )
+        for recipe in RECIPES if "gpus_per_node" in gpus else (GRES,):
+            row = recipe.row()
+            key = (recipe.stage, *(row[name] for name in ("nodes", "tensor", "pipeline", "data")))
+            # a search submits its stages one by one, as it decides
+            if recipe.on_gpus and recipe.stage != "search" and (key, *gpus) not in found:
+                config = recipe.factory()
+                jobs = find_command(recipe.stage).jobs
+                tasks = load(jobs)(config) if jobs else [Task(recipe.stage, config)]
+                found[key, *gpus] = row["nodes"], preview(tasks, site, "full")
+    return found
+
+
+def test_the_controller_would_take_every_full_size_recipe(cluster, full_size_jobs, tmp_path):
+    """Scripts are right for bash, and sbatch finds nodes for them, as many as the recipe says."""
+    assert len(full_size_jobs) > 12
+    for (key, _), (nodes, scripts) in full_size_jobs.items():
+        batches = {name: text for name, text in scripts.items() if name.endswith("_sbatch.sh")}
+        most = 0
+        for name, batch in batches.items():
+            path = tmp_path / name
+            path.write_text(batch)
+            subprocess.run(["bash", "-n", path], check=True)
+            asked = ["sbatch", "--test-only", str(path)]
+            done = subprocess.run(asked, capture_output=True, text=True)
+            assert done.returncode == 0, f"{key} {name}: {done.stderr}"
+            most = max(most, 1 + ("gpu[1-2]" in done.stderr))
+        assert batches and most == nodes, key
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from nemo_bielik.launch.slurm_site import ContainerSettings, SlurmSite, SSHSetti
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.recipes import tiny
+from nemo_bielik.recipes.catalog import find_recipe
 from nemo_bielik.training import LoggingConfig, ParallelConfig
 
 SMALL_WORLD = {
@@ -193,6 +194,27 @@ def test_other_executors_are_checked_by_their_own_fields(executor, settings, mes
     site = NemoRunSite(executor=executor, settings=settings)
     with pytest.raises(ConfigError, match=message):
         preview([world(Path("/w"))], site, "night")
+
+
+def test_a_secret_of_another_executor_comes_from_the_environment(monkeypatch):
+    with pytest.raises(ConfigError, match=r"settings.client_secret looks like a secret"):
+        NemoRunSite(executor="DGXCloudExecutor", settings={"client_secret": "hunter2"})
+    held = {"container_image": "nemo:1"}
+    secrets = {"runtime": "BIELIK_TEST_SECRET"}  # of Docker's fields, one that is shown
+    site = NemoRunSite(executor="DockerExecutor", settings=held, secrets=secrets)
+    with pytest.raises(ConfigError, match=r"secrets.runtime: the environment variable BIELIK_TEST"):
+        preview([world(Path("/w"))], site, "night")
+    monkeypatch.setenv("BIELIK_TEST_SECRET", "hunter2")
+    shown = preview([world(Path("/w"))], site, "night")["world: DockerExecutor"]
+    assert "hunter2" not in shown
+    assert "<BIELIK_TEST_SECRET>" in shown
+
+
+def test_a_search_of_trials_with_several_ranks_is_not_one_job(tmp_path):
+    config = find_recipe("search", "bielik_11b_v3")()
+    cluster = NemoRunSite(executor="DockerExecutor", settings={"container_image": "nemo:1"})
+    with pytest.raises(ConfigError, match=r"its stages have 16 ranks, its job has one; give jobs"):
+        preview([Task("search", config)], cluster, "night")
 
 
 def test_other_executors_are_taken_as_nemo_run_has_them():

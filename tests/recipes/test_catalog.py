@@ -89,7 +89,16 @@ def test_the_list_for_machines_names_stage_and_layout(capsys) -> None:
 
 
 def test_every_stage_of_a_chain_has_a_recipe_at_full_size_and_a_tiny_one() -> None:
-    stages = {"prepare", "score", "prune", "cache-teacher", "distill", "evaluate", "pipeline"}
+    stages = {
+        "prepare",
+        "score",
+        "prune",
+        "cache-teacher",
+        "distill",
+        "evaluate",
+        "pipeline",
+        "search",
+    }
     tiny = {recipe.stage for recipe in RECIPES if recipe.name == "tiny"}
     assert stages <= tiny
     assert stages <= {recipe.stage for recipe in RECIPES if recipe.name != "tiny"}
