@@ -1,0 +1,1 @@
+"""From a base model to an assistant."""

@@ -1,0 +1,84 @@
+"""Mathematical equality, judged by math-verify.
+
+It parses LaTeX and lets SymPy compare, which evaluates what the answer says: run this only where it
+can be killed (`worker.py`). What it compares is narrowed here first, because ``2+2`` does equal 4.
+"""
+
+import re
+
+from nemo_bielik.align.rewards.answers import Task, final_answer, question, squeeze
+
+#: An integer, a decimal or a fraction of two: a number that is worked out.
+_DIGITS = r"(?:\d+(?:\.\d+)?|\.\d+)"
+_NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}|{_DIGITS}/{_DIGITS}|\\d?frac\{{\d+\}}\{{\d+\}})")
+_THOUSANDS = re.compile(r"(?<=\d)[ \u00a0\u202f](?=\d{3}(?!\d))")
+_WRAPPING = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+#: Words have no place in a formula; functions and symbols begin with a backslash.
+_WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{3,}")
+_SEPARATORS = (",", ";", "=")
+_LONGER = 3
+
+
+def equal(text: str, task: Task) -> float:
+    r"""1 if the answer equals ``answer`` and is as worked out as it.
+
+    To a number only a number is an answer (``-3``, ``0,5``, ``1/2``, ``\frac{1}{2}``), to six
+    decimals. To a formula (LaTeX) any equal formula is, unless it is part of the question, much
+    longer than ``answer``, or holds words or more separators than it.
+    """
+    answer = final_answer(text, task)
+    if answer is None:
+        return 0.0
+    given, wanted = _plain(answer), _plain(str(task["answer"]))
+    if _NUMBER.fullmatch(wanted):
+        fair = _NUMBER.fullmatch(given) is not None
+    else:
+        fair = _is_fair_formula(given, wanted, squeeze(question(task)))
+    return float(fair and _verify(wanted, given))
+
+
+def check(task: Task) -> None:
+    """Raise `ValueError` unless ``answer`` is a text or a number."""
+    if isinstance(task.get("answer"), bool) or not isinstance(
+        task.get("answer"), str | int | float
+    ):
+        raise ValueError('"answer" must be a number or a formula in LaTeX')
+
+
+def prepare() -> None:
+    """Import what `equal` needs, which takes seconds."""
+    import math_verify  # noqa: F401
+
+
+def _is_fair_formula(given: str, wanted: str, asked: str) -> bool:
+    if squeeze(given) in asked and squeeze(wanted) not in asked:
+        return False
+    if len(given) > _LONGER * len(wanted) + 10 or (
+        _WORD.search(given) and not _WORD.search(wanted)
+    ):
+        return False
+    return all(given.count(sign) <= wanted.count(sign) for sign in _SEPARATORS)
+
+
+def _plain(answer: str) -> str:
+    """Return a formula without dollars and full stop, a Polish number as LaTeX has it."""
+    answer = answer.strip().removesuffix(".").strip()
+    for start, end in _WRAPPING:
+        if answer.startswith(start) and answer.endswith(end) and len(answer) > len(start + end):
+            answer = answer[len(start) : -len(end)].strip()
+    number = _THOUSANDS.sub("", answer).replace("−", "-")
+    if re.fullmatch(r"[-+]?\d+,\d+", number):
+        number = number.replace(",", ".")
+    return number if _NUMBER.fullmatch(number) else answer
+
+
+def _verify(wanted: str, given: str) -> bool:
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    latex = [LatexExtractionConfig()]
+    # the worker is killed at its limit; the library's own one would set a signal
+    parsed = [
+        parse(f"${formula}$", extraction_config=latex, parsing_timeout=None, raise_on_error=True)
+        for formula in (wanted, given)
+    ]
+    return bool(parsed[0] and parsed[1] and verify(*parsed, timeout_seconds=None))

@@ -1,0 +1,68 @@
+"""Mathematical equality: what is equal earns 1, if it is worked out."""
+
+import pytest
+
+from nemo_bielik.align.rewards.mathematics import equal
+
+pytest.importorskip("math_verify", reason="mathematical equality needs the extra 'align'")
+
+
+def reward(answer: str, wanted: str, prompt: str = "") -> float:
+    return equal(answer, {"answer": wanted, "prompt": prompt})
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ("12", "12"),
+        ("$12$", "12"),
+        ("\\(12\\)", "12"),
+        ("12.", "12"),
+        ("12.0", "12"),
+        ("−3", "-3"),
+        ("0,5", "1/2"),
+        ("\\frac{1}{2}", "0.5"),
+        ("1 000", "1000"),
+        ("12 345,5", "12345.5"),
+        ("0.333333", "1/3"),
+        ("\\sqrt{12}", "2\\sqrt{3}"),
+        ("(x+1)^2", "x^2+2x+1"),
+        ("\\{2,1\\}", "\\{1,2\\}"),
+    ],
+)
+def test_equal(answer: str, wanted: str) -> None:
+    assert reward(answer, wanted) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ("13", "12"),
+        ("5+7", "12"),  # equal, but not worked out
+        ("12+0", "12"),
+        ("2^3", "8"),
+        ("24/2/1", "12"),
+        ("12%", "12"),
+        ("12 = 12", "12"),
+        ("12; 13", "12"),
+        ("{12}", "12"),
+        ("[11, 12]", "12"),
+        ("dwanaście", "12"),
+        ("1/0", "12"),
+        ("\\infty", "12"),
+        ("nan", "12"),
+        ("x^2+2x+1 lub 7", "x^2+2x+1"),
+        ("x^2+2x+1=7", "x^2+2x+1"),
+        ("x^2+2x+1+0+0+0+0+0+0+0+0+0+0+0+0+0", "x^2+2x+1"),
+        ("\\{1,2,3\\}", "\\{1,2\\}"),
+        ("__import__('os').system('true')", "0"),
+    ],
+)
+def test_not_equal_or_not_worked_out(answer: str, wanted: str) -> None:
+    assert reward(answer, wanted) == 0
+
+
+def test_a_part_of_the_question_is_no_answer() -> None:
+    prompt = "Rozwiń wyrażenie: (x + 1)^2"
+    assert reward("(x+1)^2", "x^2+2x+1", prompt) == 0
+    assert reward("1+2x+x^2", "x^2+2x+1", prompt) == 1
