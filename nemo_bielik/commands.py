@@ -84,6 +84,12 @@ COMMANDS: tuple[Command, ...] = (
         "write the built-in Polish corpus and its evaluation sets",
     ),
     Command(
+        "world --assistant",
+        "nemo_bielik.data.tiny_polish.assistant:AssistantDataConfig",
+        "nemo_bielik.data.tiny_polish.assistant:make_assistant_data",
+        "instructions, preference pairs and verifiable tasks of the built-in world",
+    ),
+    Command(
         "tokenizer",
         "nemo_bielik.data.tokenizer:TokenizerConfig",
         "nemo_bielik.data.tokenizer:train_tokenizer",
@@ -177,6 +183,19 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.distill.stage:DistillConfig",
         "nemo_bielik.distill.stage:distill",
         "train a student on its teacher's distribution",
+    ),
+    Command(
+        "grpo",
+        "nemo_bielik.align.grpo:GrpoConfig",
+        "nemo_bielik.align.grpo:grpo",
+        "reinforcement learning on tasks whose answers can be verified",
+        "nemo_bielik.align.grpo:describe_run",
+    ),
+    Command(
+        "reward",
+        "nemo_bielik.align.measure:RewardConfig",
+        "nemo_bielik.align.measure:measure_reward",
+        "a model's answers to verifiable tasks, and what they earn",
     ),
     Command(
         "export-checkpoint",

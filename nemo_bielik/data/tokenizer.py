@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
 from nemo_bielik.data.text import read_documents, text_bytes, text_fingerprint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.files import file_sha256, value_sha256, write_json
@@ -25,7 +26,7 @@ SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 
 @dataclass(kw_only=True)
 class TokenizerConfig:
-    """Train a byte-level BPE tokenizer: any text round-trips, nothing is unknown."""
+    """Train a byte-level BPE tokenizer with a chat template: any text round-trips."""
 
     inputs: list[Path] = field(metadata={"help": ".jsonl or .txt files, or saved datasets"})
     output: Path = field(metadata={"help": "tokenizer directory to make"})
@@ -209,6 +210,7 @@ def _save(tokenizer: Tokenizer, directory: Path) -> None:
     }
     write_json(directory / "tokenizer_config.json", settings)
     write_json(directory / "special_tokens_map.json", SPECIAL_TOKENS)
+    (directory / CHAT_TEMPLATE_NAME).write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
 def _tokenizer_file(directory: Path) -> Path:

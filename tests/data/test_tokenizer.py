@@ -177,3 +177,29 @@ def test_a_token_with_another_id_is_named(trained, tmp_path):
     (other / "tokenizer.json").write_text(json.dumps(value))
     with pytest.raises(CheckpointError, match="is 5 in the first and is 9 in the second"):
         same_tokenizer(trained, other)
+
+
+def test_the_chat_template_marks_what_the_assistant_says(trained):
+    """A conversation with tools and calls, its learned part marked by hand in brackets."""
+    from nemo_bielik.data.chat import ChatTokenizer
+
+    messages = [
+        {"role": "system", "content": "Mów krótko."},
+        {"role": "user", "content": "Jaka jest pogoda?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"name": "pogoda"}]},
+        {"role": "tool", "content": "deszcz"},
+        {"role": "assistant", "content": "Pada deszcz."},
+    ]
+    marked = (
+        '<s>tools\n[{"name": "pogoda"}]</s><s>system\nMów krótko.</s>'
+        "<s>user\nJaka jest pogoda?</s>"
+        '<s>assistant\n⟦\n{"name": "pogoda"}</s>⟧<s>tool\ndeszcz</s>'
+        "<s>assistant\n⟦Pada deszcz.</s>⟧"
+    )
+    line = json.dumps({"messages": messages, "tools": [{"name": "pogoda"}]})
+    tokenizer = ChatTokenizer.open(trained)
+    ids, loss = tokenizer.encode(line, "line 1")
+    decode = tokenizer.tokenizer.decode
+    assert decode(ids) == marked.replace("⟦", "").replace("⟧", "")
+    learned = decode([i for i, counts in zip(ids, loss, strict=True) if counts])
+    assert learned == "".join(part.partition("⟧")[0] for part in marked.split("⟦")[1:])

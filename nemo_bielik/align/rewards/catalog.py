@@ -1,8 +1,11 @@
 """The one table of rewards, and those that a user adds to it."""
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from nemo_bielik.align.rewards import inflection, mathematics, text
 from nemo_bielik.align.rewards.answers import Task, with_marker
@@ -65,13 +68,22 @@ def known_rewards(own: Sequence[str] = ()) -> dict[str, Reward]:
         if name in found:
             raise ConfigError(f"rewards: {path}: there is a reward {name!r} already; rename yours")
         try:
-            function = getattr(importlib.import_module(module), name)
+            function = getattr(_imported(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(
                 f"rewards: {path!r} cannot be imported ({error}); write it as module:function"
             ) from None
         found[name] = Reward(name, function)
     return found
+
+
+def _imported(module: str) -> ModuleType:
+    """Import a module, also one in the current directory, where a script does not look."""
+    sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(os.getcwd())
 
 
 def find_reward(name: object, known: dict[str, Reward]) -> Reward:

@@ -1,8 +1,10 @@
 """Rewards as a user would bring them, some of them bad ones."""
 
 import os
+import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 Task = Mapping[str, Any]
@@ -39,3 +41,12 @@ def greedy(text: str, task: Task) -> float:
 
 def too_good(text: str, task: Task) -> float:
     return 1.5
+
+
+def stopping(text: str, task: Task) -> float:
+    """Right or wrong; where a file asks for it, the run that asks is told to stop."""
+    flag = Path(task["flag"])
+    if flag.exists():
+        flag.unlink()
+        os.kill(os.getppid(), signal.SIGTERM)
+    return float(text == task["answer"])
