@@ -35,6 +35,8 @@ LIGHT_STATEMENTS = {
     "slicing": "import nemo_bielik.pruning.slice, nemo_bielik.pruning.verify",
     "cache settings": "import nemo_bielik.distill.cache_stage, nemo_bielik.distill.cache_plan",
     "distillation settings": "import nemo_bielik.distill.stage",
+    "grpo settings": "import nemo_bielik.align.grpo, nemo_bielik.align.measure",
+    "assistant data": "import nemo_bielik.data.tiny_polish.assistant",
     "search settings": "import nemo_bielik.search.stage, nemo_bielik.search.page",
     "search --plan": "from nemo_bielik.cli import main; "
     "main(['search', '--preset=paper', '--plan'])",

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from nemo_bielik.data.tiny_polish.facts import FactWorld
 from nemo_bielik.data.tiny_polish.inflection import Case, Number
 from nemo_bielik.data.tiny_polish.lexicon import load_lexicon
 from nemo_bielik.data.tiny_polish.world import World, WorldConfig
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.manifest import Manifest
 
-SMALL = {"people": 60, "corrections": 400, "riddles": 300}
+SMALL = {"corrections": 400, "riddles": 300}
+WORLD = WorldConfig(people=60, cloze_items=1)
 NAMES = ("instructions", "preferences", "tasks")
 ALL = [*NAMES, *(f"held_out_{name}" for name in NAMES)]
 Rows = list[dict[str, Any]]
@@ -29,10 +31,15 @@ Rows = list[dict[str, Any]]
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command writes."""
-    output = tmp_path_factory.mktemp("assistant") / "data"
-    words = [f"--{name}={value}" for name, value in SMALL.items()]
-    assert main(["world", "--assistant", "--output", str(output), *words]) == 0
-    return output
+    place = tmp_path_factory.mktemp("assistant")
+    assert main(["world", "--assistant", f"--output={place / 'data'}", *words(place)]) == 0
+    return place / "data"
+
+
+def words(place: Path, world: WorldConfig = WORLD) -> list[str]:
+    """Options that make less of it, of a world that tells of itself in `place`."""
+    (place / "world.json").write_text(json.dumps({"config": asdict(world), "counts": {}}))
+    return [f"--world={place}", *(f"--{name}={value}" for name, value in SMALL.items())]
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +78,10 @@ def test_files_and_their_fields(directory: Path, rows: dict[str, Rows]) -> None:
 
 
 def test_same_bytes_whatever_the_hash_seed(directory: Path, tmp_path: Path) -> None:
-    words = [f"--{name}={value}" for name, value in SMALL.items()]
     output = tmp_path / "again"
+    options = [f"--output={output}", *words(tmp_path)]
     subprocess.run(
-        [sys.executable, "-m", "nemo_bielik", "world", "--assistant", f"--output={output}", *words],
+        [sys.executable, "-m", "nemo_bielik", "world", "--assistant", *options],
         check=True,
         env={"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
@@ -113,7 +120,7 @@ def test_every_task_is_right_and_its_wrong_answer_wrong(rows: dict[str, Rows]) -
 
 
 def test_answers_of_facts_are_the_worlds(rows: dict[str, Rows]) -> None:
-    facts = FactWorld(SMALL["people"], seed=0)
+    facts = FactWorld(WORLD.people, WORLD.seed)
     told = {
         facts.render(person, relation, wording): (person, relation, wording)
         for tellings in facts.tellings.values()
@@ -155,7 +162,7 @@ def key_of(kind: str, text: str) -> Any:
 
 
 def test_training_sentences_hold_none_of_the_worlds_held_out_pairs(rows: dict[str, Rows]) -> None:
-    world = World(WorldConfig(people=SMALL["people"], cloze_items=1))
+    world = World(WORLD)
     nouns: dict[str, set[str]] = {}
     partners: dict[str, set[str]] = {}
     for noun in world.lexicon.nouns:
@@ -196,7 +203,8 @@ def test_a_wrong_ending_is_one_word(rows: dict[str, Rows]) -> None:
 
 
 def test_the_seed_changes_what_is_held_out(rows: dict[str, Rows], tmp_path: Path) -> None:
-    config = AssistantDataConfig(output=tmp_path, seed=1, **SMALL)
+    words(tmp_path, replace(WORLD, seed=1))
+    config = AssistantDataConfig(output=tmp_path, world=tmp_path, **SMALL)
     other = AssistantData(config).rows()
     assert prompts(other, "held_out_tasks") != prompts(rows, "held_out_tasks")
 
@@ -204,14 +212,19 @@ def test_the_seed_changes_what_is_held_out(rows: dict[str, Rows], tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("people", 5),
         ("corrections", 1),
         ("riddles", 10**6),
         ("measured_share", 0.0),
-        ("seed", -1),
-        ("held_out_share", 0.5),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{name}="):
         AssistantDataConfig(output=tmp_path, **{name: value})
+
+
+def test_a_directory_without_a_world_is_refused(tmp_path: Path) -> None:
+    for text in (None, "{", "{}", '{"config": {"peoples": 3}}'):
+        if text is not None:
+            (tmp_path / "world.json").write_text(text)
+        with pytest.raises(DataError, match="does not tell of a world"):
+            AssistantDataConfig(output=tmp_path, world=tmp_path).opened_world()

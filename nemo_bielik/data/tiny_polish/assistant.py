@@ -8,20 +8,21 @@ evaluations stay what they were.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from nemo_bielik.data.tiny_polish.exercises import Exercise, inflections, riddles, sums
-from nemo_bielik.data.tiny_polish.facts import MOST_PEOPLE, RELATIONS, FactWorld, form_of, values
+from nemo_bielik.data.tiny_polish.facts import RELATIONS, FactWorld, form_of, values
 from nemo_bielik.data.tiny_polish.grammar import Composer
 from nemo_bielik.data.tiny_polish.lexicon import Adjective, Noun, Verb, load_lexicon
 from nemo_bielik.data.tiny_polish.minimal_pairs import MinimalPair, make_minimal_pairs
 from nemo_bielik.data.tiny_polish.phenomena import PHENOMENA
 from nemo_bielik.data.tiny_polish.splits import HeldOutPairs, stable_fraction
-from nemo_bielik.data.tiny_polish.world import WorldConfig
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.data.tiny_polish.world import WORLD_NAME, WorldConfig
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.files import value_sha256
 from nemo_bielik.stages import describe, is_done, stage_output
 
 Part = Literal["instructions", "practice", "held_out"]
@@ -35,7 +36,7 @@ QUESTIONS = {
 }
 #: Of every relation, two wordings that answer its question and end in the value.
 _ANSWERS = (0, 1)
-_MOST = 100_000
+_FEWEST, _MOST = 100, 100_000
 
 
 @dataclass(kw_only=True)
@@ -44,10 +45,12 @@ class AssistantDataConfig:
 
     output: Path = field(metadata={"help": "directory to make"})
     assistant: bool = field(default=True, metadata={"help": "make these instead of the corpus"})
-    seed: int = field(default=0, metadata={"help": "the world's seed"})
-    people: int = field(default=600, metadata={"help": "the world's people"})
-    held_out_share: float = field(
-        default=0.06, metadata={"help": "the world's share of pairs that training never sees"}
+    world: Path | None = field(
+        default=None,
+        metadata={
+            "help": "what `bielik world` made, whose people they ask about; default: as it "
+            "is made without settings"
+        },
     )
     corrections: int = field(default=4_000, metadata={"help": "sentences to correct"})
     riddles: int = field(default=4_000, metadata={"help": "riddles of three people"})
@@ -56,11 +59,10 @@ class AssistantDataConfig:
     )
 
     def __post_init__(self) -> None:
-        for name, most in (("corrections", _MOST), ("riddles", _MOST), ("people", MOST_PEOPLE)):
-            least = 20 if name == "people" else 100
-            if not least <= getattr(self, name) <= most:
+        for name in ("corrections", "riddles"):
+            if not _FEWEST <= getattr(self, name) <= _MOST:
                 raise ConfigError(
-                    f"{name}={getattr(self, name)}: allowed are {least} to {most:,}; choose a "
+                    f"{name}={getattr(self, name)}: allowed are {_FEWEST} to {_MOST}; choose a "
                     "number in that range"
                 )
         if not 0.01 <= self.measured_share <= 0.5:
@@ -68,7 +70,19 @@ class AssistantDataConfig:
                 f"measured_share={self.measured_share}: allowed are 0.01 to 0.5; choose a number "
                 "in that range"
             )
-        WorldConfig(seed=self.seed, held_out_share=self.held_out_share)
+
+    def opened_world(self) -> WorldConfig:
+        """Return the settings of the world; raise `DataError` if there is none in `world`."""
+        if self.world is None:
+            return WorldConfig()
+        path = self.world / WORLD_NAME
+        try:
+            return WorldConfig(**json.loads(path.read_text(encoding="utf-8"))["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: does not tell of a world ({type(error).__name__}); give a directory that "
+                "`bielik world` made"
+            ) from None
 
 
 class AssistantData:
@@ -76,8 +90,9 @@ class AssistantData:
 
     def __init__(self, config: AssistantDataConfig) -> None:
         self.config = config
+        self.world = config.opened_world()
         self.lexicon = load_lexicon()
-        self.facts = FactWorld(config.people, config.seed)
+        self.facts = FactWorld(self.world.people, self.world.seed)
 
     def part_of(self, exercise: Exercise) -> Part:
         """Name the part that an exercise's key belongs to."""
@@ -116,11 +131,11 @@ class AssistantData:
 
     def _fraction(self, purpose: str, exercise: Exercise, *key: str) -> float:
         return stable_fraction(
-            self.config.seed, purpose, exercise.kind, *(key or (exercise.prompt,))
+            self.world.seed, purpose, exercise.kind, *(key or (exercise.prompt,))
         )
 
     def _composer(self, purpose: str) -> Composer:
-        return Composer(self.lexicon, f"{self.config.seed} assistant {purpose}")
+        return Composer(self.lexicon, f"{self.world.seed} assistant {purpose}")
 
     def _questions(self) -> Iterator[Exercise]:
         for index, person in enumerate(self.facts.people):
@@ -140,7 +155,7 @@ class AssistantData:
     def _other_value(self, index: int, relation: str) -> int:
         person = self.facts.people[index]
         others = [v for v in range(len(values(relation))) if v != person.values[relation]]
-        chosen = stable_fraction(self.config.seed, "wrong fact", person.name, relation)
+        chosen = stable_fraction(self.world.seed, "wrong fact", person.name, relation)
         return others[int(chosen * len(others))]
 
     def _corrections(self) -> Iterator[Exercise]:
@@ -165,11 +180,11 @@ class AssistantData:
 
     @cached_property
     def _held_out(self) -> HeldOutPairs:
-        return HeldOutPairs(self.lexicon.nouns, self._partners, self.config.held_out_share)
+        return HeldOutPairs(self.lexicon.nouns, self._partners, self.world.held_out_share)
 
     @cached_property
     def _taught(self) -> "_TaughtPairs":
-        return _TaughtPairs(self.lexicon.nouns, self._partners, self.config.held_out_share)
+        return _TaughtPairs(self.lexicon.nouns, self._partners, self.world.held_out_share)
 
     @cached_property
     def _held_out_words(self) -> "_HeldOutWords":
@@ -250,7 +265,9 @@ def _task(exercise: Exercise) -> dict[str, Any]:
 
 def make_assistant_data(config: AssistantDataConfig) -> None:
     """Write ``instructions``, ``preferences`` and ``tasks`` (``.jsonl``), and what is held out."""
-    manifest = describe("world --assistant", config, {}, config.seed)
+    world = config.opened_world()
+    inputs = {"world": value_sha256(asdict(world))}
+    manifest = describe("world --assistant", config, inputs, world.seed)
     if is_done(config.output, manifest):
         return
     results: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from nemo_bielik.errors import ConfigError, StorageError
 _DOMAIN_SHARES = (("narration", 0.5), ("dialogue", 0.25), ("official", 0.25))
 _LARGEST_STOCK = 20_000  # ready passages kept for a split that is not being filled yet
 _ANSWER_TRIES = 100
+WORLD_NAME = "world.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +227,7 @@ def write_world(directory: Path, config: WorldConfig) -> dict[str, int]:
         _write_whole(directory / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
         counts[name] = len(lines)
     summary = {"config": asdict(config), "counts": counts}
-    _write_whole(directory / "world.json", json.dumps(summary, indent=2) + "\n")
+    _write_whole(directory / WORLD_NAME, json.dumps(summary, indent=2) + "\n")
     return counts
 
 
@@ -234,7 +235,7 @@ def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # A half-replaced world must not look finished.
-        (directory / "world.json").unlink(missing_ok=True)
+        (directory / WORLD_NAME).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
             f"{directory}: not a writable directory ({error.strerror}); name another one"
