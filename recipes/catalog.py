@@ -82,6 +82,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("minitron_7b_tp2_pp4", "distill", minitron_7b.distill_tp2_pp4),
     Recipe("minitron_7b_tp2_pp4_1x8", "distill", minitron_7b.distill_tp2_pp4_1x8),
     Recipe("minitron_7b_32k", "distill", minitron_7b.distill_32k),
+    Recipe("minitron_7b", "grpo", minitron_7b.grpo),
     Recipe("minitron_7b", "evaluate", minitron_7b.evaluate),
     Recipe("minitron_7b", "pipeline", minitron_7b.pipeline),
     Recipe("minitron_7b_1x8", "pipeline", minitron_7b.pipeline_1x8),

@@ -8,6 +8,7 @@ the report found; the split ones are for smaller GPUs and longer sequences.
 
 from dataclasses import replace
 
+from nemo_bielik.align.grpo import GrpoConfig
 from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_for
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.evaluate.config import EvaluateConfig
@@ -97,6 +98,31 @@ def evaluate() -> EvaluateConfig:
 def cache_teacher() -> CacheTeacherConfig:
     """The original's likeliest tokens for `distill`: 25 billion of them are terabytes (dry run)."""
     return cache_for(distill(), RUN.root / "teacher-cache")
+
+
+def grpo() -> GrpoConfig:
+    """Once over the report's 143,000 tasks, 64 of them a step, after SFT and DPO-P.
+
+    It gives neither sizes nor rates: these are ours, and no GPU of ours has run them.
+    """
+    return GrpoConfig(
+        model=RUN.model("dpo"),
+        tasks=[RUN.root / "align" / "tasks.jsonl"],
+        held_out=[RUN.root / "align" / "held_out_tasks.jsonl"],
+        output=RUN.model("grpo"),
+        malformed="skip",
+        iters=2_234,
+        prompts_per_step=64,
+        group_size=8,
+        micro_batch_size=2,
+        max_answer_tokens=4_096,
+        save_interval=50,
+        generation="vllm",
+        precision="bf16",
+        recompute=True,
+        shard=True,
+        parallel=ParallelConfig(data=16),
+    )
 
 
 def pipeline() -> PipelineConfig:

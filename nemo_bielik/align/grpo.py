@@ -114,6 +114,8 @@ class GrpoConfig:
                 "parallel: this stage is split by data only; set parallel.data, and shard=true "
                 "where the model is too large for one GPU"
             )
+        if self.shard and self.parallel.data == 1:
+            raise ConfigError("shard=true needs parallel.data above 1; set both or neither")
         share = self.micro_batch_size * self.parallel.data
         if self.answers_per_step % share:
             raise ConfigError(

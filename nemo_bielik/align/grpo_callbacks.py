@@ -60,15 +60,19 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any], **unused: Any
     ) -> None:
-        """Write a step's line; what ends the run is no step."""
-        if not state.is_world_process_zero or "reward" not in logs:
+        """Write a step's line; what ends the run is no step.
+
+        A step on answers that were drawn before has no reward of its own.
+        """
+        if not state.is_world_process_zero or "loss" not in logs:
             return
         found = {ours: float(logs[theirs]) for theirs, ours in _NAMES.items() if theirs in logs}
         line = {"step": state.global_step, "seconds": round(time.monotonic() - self.began, 3)}
         finite = {name: value for name, value in found.items() if math.isfinite(value)}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line | finite) + "\n")
-        self.bar.set_postfix(reward=f"{found['reward']:.3f}", refresh=False)
+        if "reward" in found:
+            self.bar.set_postfix(reward=f"{found['reward']:.3f}", refresh=False)
         self.bar.update(state.global_step - self.bar.n)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
@@ -78,6 +82,11 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
 
 class Seals(TrainerCallback):  # type: ignore[misc]
     """Mark a checkpoint when all of it is on the disk: one torn by a kill has no mark."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        """Save nothing after the last step: the output follows, and no step could be resumed."""
+        if state.global_step >= state.max_steps:
+            control.should_save = False
 
     def on_save(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         """Seal the checkpoint that was just written."""

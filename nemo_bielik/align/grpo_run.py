@@ -1,6 +1,5 @@
 """A GRPO run: TRL's trainer between our tasks and a model directory."""
 
-import json
 import os
 import pickle
 import shutil
@@ -29,7 +28,7 @@ from nemo_bielik.align.tasks import TaskFile, VerifiableTask
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.files import explain_disk_errors, write_json
-from nemo_bielik.report.gather import read_object
+from nemo_bielik.report.gather import read_metrics, read_object
 from nemo_bielik.stages import open_work, stage_output, work_directory
 
 METRICS = Path("training") / "metrics.jsonl"
@@ -42,7 +41,6 @@ def run(inputs: GrpoInputs) -> None:
     started = time.monotonic()
     config = inputs.config
     writes = int(os.environ.get("RANK", "0")) == 0
-    work = open_work(config.output, inputs.manifest) if writes else work_directory(config.output)
     read, held_out = inputs.reader.read(config.tasks), TaskFile()
     if config.held_out:
         held_out = inputs.reader.read(config.held_out)
@@ -51,46 +49,52 @@ def run(inputs: GrpoInputs) -> None:
         if held_out.tasks:
             inputs.reader.try_own_answers(held_out, config.held_out, grader)
         _check_number(config, read.tasks)
-        model = answering.load_model(inputs.checkpoint, torch.float32)
-        results = _before(inputs, model, held_out.tasks, grader, work) if writes else {}
-        trainer = _trainer(inputs, model, read.tasks, grader, work)
+        work = work_directory(config.output)
+        if writes:
+            open_work(config.output, inputs.manifest)
+        results = _before(inputs, held_out.tasks, grader, work) if writes else {}
+        trainer = _trainer(inputs, read.tasks, grader, work)
         _train(trainer, config, work)
         if trainer.state.global_step < config.iters:
             raise SystemExit(0)  # by a signal; a checkpoint is saved
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if not writes:
             return
-        trained = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-        results |= _measured(inputs, trained, held_out.tasks, grader, "reward_after")
-        results |= {"tasks_skipped": read.skipped_counts, "rewards_skipped": dict(grader.skipped)}
-        results |= _training_summary(work)
         with stage_output(config.output, inputs.manifest, results, started) as scratch:
             _write_model(inputs.checkpoint, state, scratch)
             (scratch / METRICS).parent.mkdir()
             shutil.copyfile(work / METRICS.name, scratch / METRICS)
+            written = Checkpoint.open(scratch)
+            results |= _measured(inputs, written, held_out.tasks, grader, "reward_after")
+            results |= _training_summary(work)
+            results["tasks_skipped"] = read.skipped_counts
+            results["rewards_skipped"] = dict(grader.skipped)
     shutil.rmtree(work)
     print_skipped(read, grader)
 
 
 def _before(
-    inputs: GrpoInputs, model: Any, tasks: Sequence[VerifiableTask], grader: Grader, work: Path
+    inputs: GrpoInputs, tasks: Sequence[VerifiableTask], grader: Grader, work: Path
 ) -> dict[str, Any]:
     """Return what the model earns untrained, measured once however often the run is resumed."""
     found = read_object(work / _BEFORE)
     if not found:
-        found = _measured(inputs, model, tasks, grader, "reward_before")
+        found = _measured(inputs, inputs.checkpoint, tasks, grader, "reward_before")
         write_json(work / _BEFORE, found)
     return found
 
 
 def _measured(
-    inputs: GrpoInputs, model: Any, tasks: Sequence[VerifiableTask], grader: Grader, name: str
+    inputs: GrpoInputs,
+    checkpoint: Checkpoint,
+    tasks: Sequence[VerifiableTask],
+    grader: Grader,
+    name: str,
 ) -> dict[str, Any]:
     if not tasks:
         return {}
-    on_gpu = model.cuda() if torch.cuda.is_available() else model
     graded = answering.grade_tasks(
-        on_gpu.eval(),
+        answering.open_model(checkpoint),
         inputs.reader.tokenizer,
         tasks,
         grader,
@@ -103,7 +107,7 @@ def _measured(
 
 
 def _trainer(
-    inputs: GrpoInputs, model: Any, tasks: Sequence[VerifiableTask], grader: Grader, work: Path
+    inputs: GrpoInputs, tasks: Sequence[VerifiableTask], grader: Grader, work: Path
 ) -> GRPOTrainer:
     tokenizer = inputs.reader.tokenizer.tokenizer
     rows = [{"prompt": task.messages, "task": number} for number, task in enumerate(tasks)]
@@ -115,7 +119,7 @@ def _trainer(
 
     config = inputs.config
     trainer = GRPOTrainer(
-        model=model,
+        model=answering.load_model(inputs.checkpoint, torch.float32),
         reward_funcs=reward,
         args=_trl_config(config, work),
         train_dataset=Dataset.from_list(rows),
@@ -224,12 +228,13 @@ def _check_number(config: GrpoConfig, tasks: Sequence[VerifiableTask]) -> None:
 
 
 def _training_summary(work: Path) -> dict[str, Any]:
-    """Return what a reader wants of the run: its ends and what was clipped and cut."""
-    lines = [json.loads(line) for line in (work / METRICS.name).read_text().splitlines()]
+    """Return what a reader wants of the run's metrics."""
+    lines = read_metrics(work / METRICS.name)
+    rewards = [line["reward"] for line in lines if "reward" in line]
     return {
         "steps": len(lines),
-        "first_training_reward": lines[0]["reward"],
-        "last_training_reward": lines[-1]["reward"],
+        "first_training_reward": rewards[0],
+        "last_training_reward": rewards[-1],
     }
 
 

@@ -146,6 +146,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         )
     )
     assert whole == resumed
+    assert [line["step"] for line in whole] == [1, 2, 3, 4, 5, 6]
     assert max(line["kl"] for line in whole) > 0
     assert max(line["clipped"] for line in whole) > 0
 
@@ -172,7 +173,7 @@ def test_nothing_in_a_checkpoint_is_run(
         grpo(changed)
     place = work_directory(changed.output) / "checkpoint-2" / name
     assert place.is_file()
-    place.write_bytes(pickle.dumps(Payload(tmp_path / "was here")))
+    place.write_bytes(pickle.dumps(Payload(tmp_path / "was here"), protocol=2))
     with pytest.raises(CheckpointError, match="remove the directory"):
         grpo(changed)
     assert not (tmp_path / "was here").exists()
@@ -190,6 +191,7 @@ def test_nothing_in_a_checkpoint_is_run(
         ({"tasks": []}, "tasks is empty"),
         ({"max_answer_tokens": 32}, "knows 32 positions"),
         ({"prompts_per_step": 200, "micro_batch_size": 8}, "108 tasks for prompts_per_step 200"),
+        ({"shard": True}, "shard=true needs parallel.data above 1"),
         ({"generation": "vllm"}, "generation=vllm needs"),
         ({"vllm_server": "host:8000"}, "vllm_server is"),
     ],

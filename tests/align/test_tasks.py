@@ -80,7 +80,7 @@ def test_what_cannot_be_used_is_named_or_counted(read: Any, name: str) -> None:
     reader, path = read([GOOD, record, GOOD])
     with pytest.raises(DataError) as error:
         reader.read([path])
-    assert str(error.value).startswith(f"{path}: line 2: {message.partition(' (')[0]}"[:60])
+    assert str(error.value).startswith(f"{path}: line 2: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     reader, path = read([GOOD, record, GOOD, record], skip=True)

@@ -13,12 +13,13 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 from nemo_bielik.align.rewards.catalog import Reward, known_rewards
 from nemo_bielik.launch.local import die_with
 
-#: Address space; SymPy and what it imports take a tenth of it.
+#: Address space beyond what the imports take.
 _MEMORY_BYTES = 4 * 2**30
 READY = "ready"
 
@@ -33,7 +34,7 @@ def main(parent: str, names: str, own: str) -> None:
             _write(output, _error(error))
             return
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + _MEMORY_BYTES, hard))
         _write(output, {READY: True})
         for line in sys.stdin:
             _write(output, _reply(known, json.loads(line)))
@@ -44,6 +45,11 @@ def _prepared(names: list[str], own: list[str]) -> dict[str, Reward]:
     for name in names:
         known[name].prepare()
     return known
+
+
+def _address_space() -> int:
+    """Return the bytes of address space that this process has by now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _error(error: Exception) -> dict[str, Any]:

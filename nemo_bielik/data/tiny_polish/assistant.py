@@ -7,7 +7,7 @@ evaluations stay what they were.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any, Literal
 from nemo_bielik.data.tiny_polish.exercises import Exercise, inflections, riddles, sums
 from nemo_bielik.data.tiny_polish.facts import RELATIONS, FactWorld, form_of, values
 from nemo_bielik.data.tiny_polish.grammar import Composer
-from nemo_bielik.data.tiny_polish.lexicon import Adjective, Noun, Verb, load_lexicon
+from nemo_bielik.data.tiny_polish.lexicon import Adjective, Verb, load_lexicon
 from nemo_bielik.data.tiny_polish.minimal_pairs import MinimalPair, make_minimal_pairs
 from nemo_bielik.data.tiny_polish.phenomena import PHENOMENA
 from nemo_bielik.data.tiny_polish.splits import HeldOutPairs, stable_fraction
+from nemo_bielik.data.tiny_polish.taught import HeldOutWords, TaughtPairs
 from nemo_bielik.data.tiny_polish.world import WORLD_NAME, WorldConfig
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.files import value_sha256
@@ -183,55 +184,16 @@ class AssistantData:
         return HeldOutPairs(self.lexicon.nouns, self._partners, self.world.held_out_share)
 
     @cached_property
-    def _taught(self) -> "_TaughtPairs":
-        return _TaughtPairs(self.lexicon.nouns, self._partners, self.world.held_out_share)
+    def _taught(self) -> TaughtPairs:
+        return TaughtPairs(self.lexicon.nouns, self._partners, self.world.held_out_share)
 
     @cached_property
-    def _held_out_words(self) -> "_HeldOutWords":
-        return _HeldOutWords(self._held_out, self.lexicon.nouns, self._partners)
+    def _held_out_words(self) -> HeldOutWords:
+        return HeldOutWords(self._held_out, self.lexicon.nouns, self._partners)
 
     @property
     def _partners(self) -> list[Adjective | Verb]:
         return [*self.lexicon.adjectives, *self.lexicon.all_verbs]
-
-
-class _TaughtPairs(HeldOutPairs):
-    """The opposite: `holds` is true of the pairs that training may contain."""
-
-    def holds(self, noun: Noun, partner: Adjective | Verb) -> bool:
-        return not super().holds(noun, partner)
-
-
-class _HeldOutWords:
-    """Finds held-out pairs in a text by its words alone, whatever they may be forms of."""
-
-    def __init__(
-        self, pairs: HeldOutPairs, nouns: Iterable[Noun], partners: Iterable[Adjective | Verb]
-    ) -> None:
-        self._partners_of = pairs.partners_of
-        self._nouns: dict[str, set[str]] = {}
-        self._partners: dict[str, set[str]] = {}
-        for noun in nouns:
-            for form in noun.forms.values():
-                self._nouns.setdefault(form, set()).add(noun.lemma)
-        for partner in partners:
-            for form in _forms(partner):
-                self._partners.setdefault(form, set()).add(partner.lemma)
-
-    def meet_in(self, text: str) -> bool:
-        words = [word.strip(".,?–").lower() for word in text.split()]
-        partners = {lemma for word in words for lemma in self._partners.get(word, ())}
-        nouns = {lemma for word in words for lemma in self._nouns.get(word, ())}
-        return any(not partners.isdisjoint(self._partners_of[noun]) for noun in nouns)
-
-
-def _forms(partner: Adjective | Verb) -> Iterator[str]:
-    if isinstance(partner, Adjective):
-        yield from partner.forms.values()
-    else:
-        yield partner.lemma
-        yield from partner.present.values()
-        yield from partner.past.values()
 
 
 def _correction(pair: MinimalPair, key: str) -> Exercise:
