@@ -10,38 +10,35 @@ from nemo_bielik.align.rewards.answers import Task, final_answer, question, sque
 
 #: An integer, a decimal or a fraction of two: a number that is worked out.
 _DIGITS = r"(?:\d+(?:\.\d+)?|\.\d+)"
+_DECIMAL = re.compile(rf"[-+]?{_DIGITS}")
 _NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}|{_DIGITS}/{_DIGITS}|\\d?frac\{{\d+\}}\{{\d+\}})")
 _THOUSANDS = re.compile(r"(?<=\d)[ \u00a0\u202f](?=\d{3}(?!\d))")
 _WRAPPING = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 #: Words have no place in a formula; functions and symbols begin with a backslash.
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{3,}")
 _SEPARATORS = (",", ";", "=")
-_LONGER = 3
+_LONGER = 2
 
 
 def equal(text: str, task: Task) -> float:
     r"""1 if the answer equals ``answer`` and is as worked out as it.
 
     To a number only a number is an answer (``-3``, ``0,5``, ``1/2``, ``\frac{1}{2}``), to six
-    decimals. To a formula (LaTeX) any equal formula is, unless it is part of the question, much
-    longer than ``answer``, or holds words or more separators than it.
+    decimals; to a whole one no fraction. To a formula (LaTeX) any equal formula is that is not much
+    longer than ``answer`` and holds no words nor more separators. A part of the question is none.
     """
     answer = final_answer(text, task)
     if answer is None:
         return 0.0
     given, wanted = _plain(answer), _plain(str(task["answer"]))
-    if _NUMBER.fullmatch(wanted):
-        fair = _NUMBER.fullmatch(given) is not None
-    else:
-        fair = _is_fair_formula(given, wanted, squeeze(question(task)))
+    fair = given == wanted or _is_worked_out(given, wanted, squeeze(question(task)))
     return float(fair and _verify(wanted, given))
 
 
 def check(task: Task) -> None:
     """Raise `ValueError` unless ``answer`` is a text or a number."""
-    if isinstance(task.get("answer"), bool) or not isinstance(
-        task.get("answer"), str | int | float
-    ):
+    given = task.get("answer")
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise ValueError('"answer" must be a number or a formula in LaTeX')
 
 
@@ -50,12 +47,15 @@ def prepare() -> None:
     _verify("x^{2}", "x^2")
 
 
-def _is_fair_formula(given: str, wanted: str, asked: str) -> bool:
+def _is_worked_out(given: str, wanted: str, asked: str) -> bool:
     if squeeze(given) in asked and squeeze(wanted) not in asked:
         return False
-    if len(given) > _LONGER * len(wanted) + 10 or (
-        _WORD.search(given) and not _WORD.search(wanted)
-    ):
+    if _NUMBER.fullmatch(wanted):
+        is_whole = wanted.lstrip("+-").isdigit()
+        return (_DECIMAL if is_whole else _NUMBER).fullmatch(given) is not None
+    if len(given) > _LONGER * len(wanted) + 10:
+        return False
+    if _WORD.search(given) and not _WORD.search(wanted):
         return False
     return all(given.count(sign) <= wanted.count(sign) for sign in _SEPARATORS)
 

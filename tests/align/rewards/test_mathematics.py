@@ -41,6 +41,7 @@ def test_equal(answer: str, wanted: str) -> None:
         ("5+7", "12"),  # equal, but not worked out
         ("12+0", "12"),
         ("2^3", "8"),
+        ("24/2", "12"),
         ("24/2/1", "12"),
         ("12%", "12"),
         ("12 = 12", "12"),
@@ -66,3 +67,6 @@ def test_a_part_of_the_question_is_no_answer() -> None:
     prompt = "Rozwiń wyrażenie: (x + 1)^2"
     assert reward("(x+1)^2", "x^2+2x+1", prompt) == 0
     assert reward("1+2x+x^2", "x^2+2x+1", prompt) == 1
+    assert reward("12/24", "1/2", "Skróć ułamek 12/24.") == 0
+    assert reward("3/6", "1/2", "Skróć ułamek 12/24.") == 1  # equal is all that is asked
+    assert reward("7", "7", "Która liczba jest większa, 5 czy 7?") == 1
