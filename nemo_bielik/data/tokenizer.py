@@ -69,7 +69,7 @@ class TextTokenizer:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
-        special = _special_tokens(directory)
+        special = special_tokens(directory)
         ids: dict[str, int] = {}
         for role in ("bos_token", "eos_token"):
             token = special.get(role)
@@ -225,7 +225,16 @@ def _tokenizer_file(directory: Path) -> Path:
     return path
 
 
-def _special_tokens(directory: Path) -> dict[str, str]:
+def byte_alphabet() -> list[str]:
+    """Return the 256 characters that stand for bytes in a byte-level tokenizer."""
+    from tokenizers import pre_tokenizers
+
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def special_tokens(
+    directory: Path, roles: Sequence[str] = tuple(SPECIAL_TOKENS)
+) -> dict[str, str]:
     """Return the special tokens by role; later files fill what earlier ones leave out."""
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
@@ -236,7 +245,7 @@ def _special_tokens(directory: Path) -> dict[str, str]:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CheckpointError(f"{path}: is not valid JSON ({error}); copy it again") from None
-        for role in SPECIAL_TOKENS:
+        for role in roles:
             token = values.get(role)
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str):

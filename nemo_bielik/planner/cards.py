@@ -90,6 +90,11 @@ def card_or_device(name: str) -> Card | Device:
     return known[wanted]
 
 
+def small_cards() -> list[Card]:
+    """Return the cards of 16 to 24 GB."""
+    return [c for c in CARDS.values() if SMALLEST_GIB <= c.memory_gib <= LARGEST_GIB]
+
+
 @dataclass(kw_only=True)
 class CardsConfig:
     """Which cards of 16 to 24 GB a model fits, by format, and how long a context each leaves."""
@@ -146,14 +151,19 @@ def bits_per_weight(arch: ModelArch, storage: str) -> float:
 
 def longest_context(arch: ModelArch, storage: str, card: Card, config: CardsConfig) -> int:
     """Return how many tokens of every sequence fit beside weights and overhead; 0 if none."""
-    free = card.memory_bytes - stored_bytes(arch, storage) - config.overhead_gib * _GIB
+    return context_beside(arch, stored_bytes(arch, storage), card, config)
+
+
+def context_beside(arch: ModelArch, weights: int, card: Card, config: CardsConfig) -> int:
+    """Return how many tokens of every sequence fit beside so many bytes of weights; 0 if none."""
+    free = card.memory_bytes - weights - config.overhead_gib * _GIB
     one = kv_cache_bytes(arch, config.cache_precision, 1, config.sequences)
     return min(max(0, int(free // one)), arch.max_position_embeddings)
 
 
 def fit(config: CardsConfig) -> dict[str, Any]:
     """Return, for each model and format, the bytes needed and what every card of 16–24 GB holds."""
-    cards = [c for c in CARDS.values() if SMALLEST_GIB <= c.memory_gib <= LARGEST_GIB]
+    cards = small_cards()
     models = []
     for spec in config.models:
         arch = resolve_arch(spec)

@@ -1,0 +1,1 @@
+"""Fewer bits a weight: GGUF for llama.cpp, and the formats of servers."""

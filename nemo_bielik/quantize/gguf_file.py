@@ -1,0 +1,155 @@
+"""A Hugging Face directory to an unquantised GGUF file, streamed.
+
+The `gguf` library knows the format: keys, their types, names of tensors, alignment. What flows
+through it is a few megabytes at a time, whatever the model's size.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from nemo_bielik.arch import ModelArch
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.errors import CheckpointError
+from nemo_bielik.quantize.formats import FORMATS
+from nemo_bielik.quantize.gguf_tensors import GgufTensor, gguf_tensors, graph
+from nemo_bielik.quantize.gguf_vocabulary import read_vocabulary
+
+#: Called with the number of bytes written since the last call.
+Progress = Callable[[int], object]
+_ROPE_FACTORS = "rope_freqs.weight"
+
+
+def write_gguf(
+    source: Checkpoint, base: str, path: Path, progress: Progress | None = None, name: str = ""
+) -> None:
+    """Write `source` as a GGUF file whose matrices are stored as `base` (F32, F16 or BF16).
+
+    Raises `CheckpointError` for what llama.cpp does not know, and for damaged weights.
+    """
+    tensors = gguf_tensors(source, base)
+    writer = _writer(source, base, tensors, path, name)
+    try:
+        stream = _write_header(writer)
+        for data in _extra_tensors(source).values():
+            stream.write(data.tobytes())
+            writer.write_padding(stream, data.nbytes)
+        for tensor in tensors:
+            for block in tensor.blocks():
+                stream.write(block.data)
+                if progress:
+                    progress(block.nbytes)
+            writer.write_padding(stream, tensor.num_bytes)
+    finally:
+        writer.close()
+
+
+def write_outline(source: Checkpoint, base: str, path: Path) -> None:
+    """Write the file of `write_gguf` with its header and a hole for the weights, which costs none.
+
+    llama.cpp can say from it which type each tensor would get.
+    """
+    writer = _writer(source, base, gguf_tensors(source, base), path, "")
+    try:
+        stream = _write_header(writer)
+        stream.truncate(stream.tell() + _data_bytes(source, base, writer.data_alignment))
+    finally:
+        writer.close()
+
+
+def gguf_bytes(source: Checkpoint, base: str, scratch: Path) -> int:
+    """Return how long the file of `write_gguf` will be; `scratch` is used and removed."""
+    write_outline(source, base, scratch)
+    size = scratch.stat().st_size
+    scratch.unlink()
+    return size
+
+
+def _writer(
+    source: Checkpoint, base: str, tensors: list[GgufTensor], path: Path, name: str
+) -> gguf.GGUFWriter:
+    """Return a writer that knows metadata, vocabulary and every tensor's shape."""
+    arch = source.arch
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[graph(arch)])
+    writer.add_type("model")
+    writer.add_name(name or source.directory.resolve().name)
+    writer.add_file_type(FORMATS[base].file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_shape(writer, source)
+    read_vocabulary(source).write(writer)
+    for extra, data in _extra_tensors(source).items():
+        writer.add_tensor_info(extra, data.shape, data.dtype, data.nbytes)
+    for tensor in tensors:
+        shape, kind = tensor.source.shape, tensor.kind
+        writer.add_tensor_info(tensor.name, shape, np.dtype("<f4"), tensor.num_bytes, kind)
+    return writer
+
+
+def _write_header(writer: gguf.GGUFWriter) -> Any:
+    """Write everything before the weights; return the stream."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    assert writer.fout is not None
+    (stream,) = writer.fout
+    writer.write_padding(stream, stream.tell())
+    return stream
+
+
+def _add_shape(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
+    arch: ModelArch = source.arch
+    window = source.config.get("sliding_window") or arch.max_position_embeddings
+    # llama.cpp's llama graph attends to everything, so beyond the window it would be another model
+    writer.add_context_length(min(window, arch.max_position_embeddings))
+    writer.add_vocab_size(arch.vocab_size)
+    writer.add_block_count(arch.num_layers)
+    writer.add_embedding_length(arch.hidden_size)
+    writer.add_feed_forward_length(arch.ffn_hidden_size)
+    writer.add_head_count(arch.num_attention_heads)
+    writer.add_head_count_kv(arch.num_query_groups)
+    writer.add_key_length(arch.head_dim)
+    writer.add_value_length(arch.head_dim)
+    writer.add_rope_dimension_count(arch.head_dim)
+    writer.add_rope_freq_base(arch.rope_theta)
+    writer.add_layer_norm_rms_eps(arch.rms_norm_eps)
+    scaling = source.config.get("rope_scaling") or {}
+    if _scaling_kind(source) == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(float(scaling["factor"]))
+
+
+def _scaling_kind(source: Checkpoint) -> str:
+    """Return "", "linear" or "llama3"; raise `CheckpointError` for another rotary scaling."""
+    scaling = source.config.get("rope_scaling") or {}
+    kind = scaling.get("rope_type", scaling.get("type", ""))
+    if kind not in ("", "default", "linear", "llama3"):
+        raise CheckpointError(
+            f"{source.directory}: rope_scaling {kind!r} is not carried over to GGUF; known are "
+            "linear and llama3"
+        )
+    return "" if kind == "default" else str(kind)
+
+
+def _extra_tensors(source: Checkpoint) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return tensors that a GGUF file has and a checkpoint computes: Llama 3's rotary factors."""
+    if _scaling_kind(source) != "llama3":
+        return {}
+    arch, scaling = source.arch, source.config["rope_scaling"]
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    trained, factor = scaling["original_max_position_embeddings"], scaling["factor"]
+    factors = []
+    for channel in range(0, arch.head_dim, 2):
+        turns = trained / (2 * math.pi * arch.rope_theta ** (channel / arch.head_dim))
+        share = min(1.0, max(0.0, (turns - low) / (high - low)))  # of the unscaled frequency
+        factors.append(1 / (share + (1 - share) / factor))
+    return {_ROPE_FACTORS: np.array(factors, dtype=np.float32)}
+
+
+def _data_bytes(source: Checkpoint, base: str, alignment: int) -> int:
+    sizes = [tensor.num_bytes for tensor in gguf_tensors(source, base)]
+    sizes += [data.nbytes for data in _extra_tensors(source).values()]
+    return sum(-(-size // alignment) * alignment for size in sizes)

@@ -1,0 +1,76 @@
+"""The importance matrix: how strongly calibration text drives each column of each matrix.
+
+As llama.cpp's ``llama-imatrix`` defines it: for every matrix the mean, over tokens, of the square
+of each of its inputs. The quantiser weighs rounding errors by it. Collected with transformers, so
+the model must fit into memory; embeddings and the output layer get none, as there.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.data.text import read_documents
+from nemo_bielik.data.tokenizer import TextTokenizer
+from nemo_bielik.errors import DataError
+from nemo_bielik.evaluate.language_model import LanguageModel
+from nemo_bielik.progress import progress
+from nemo_bielik.quantize.gguf_tensors import graph
+from nemo_bielik.quantize.llama_cpp import Importance
+
+
+def text_windows(
+    model: Path, texts: list[Path], sequence_length: int, tokens: int
+) -> list[list[int]]:
+    """Return windows of `sequence_length` token ids, `tokens` in all, from the texts' beginning.
+
+    Documents follow each other, each with its ``<s>`` and ``</s>``. Raises `DataError` if there
+    are fewer.
+    """
+    tokenizer = TextTokenizer.open(model)
+    ids: list[int] = []
+    for path in texts:
+        for document in read_documents(path):
+            ids += [tokenizer.bos_id, *tokenizer.encode_batch([document])[0], tokenizer.eos_id]
+            if len(ids) >= tokens:
+                count = tokens // sequence_length * sequence_length
+                starts = range(0, count, sequence_length)
+                return [ids[start : start + sequence_length] for start in starts]
+    raise DataError(
+        f"{', '.join(map(str, texts))}: holds {len(ids):,} tokens, {tokens:,} are asked for; give "
+        "more text or ask for fewer"
+    )
+
+
+@torch.inference_mode()
+def collect_importance(source: Checkpoint, windows: list[list[int]]) -> Importance:
+    """Return the mean squares of the inputs of every matrix in the layers, by GGUF name."""
+    model = LanguageModel.open(source, len(windows[0])).model
+    names = gguf.get_tensor_name_map(graph(source.arch), source.arch.num_layers)
+    sums: dict[str, Tensor] = {}
+
+    def watch(name: str, module: Any) -> None:
+        def see(_: Any, inputs: tuple[Tensor, ...]) -> None:
+            squares = inputs[0].double().square().flatten(0, -2).sum(0)
+            sums[name] = sums[name] + squares if name in sums else squares
+
+        module.register_forward_pre_hook(see)
+
+    for path, module in model.model.layers.named_modules(prefix="model.layers"):
+        if isinstance(module, torch.nn.Linear):
+            watch(f"{names.get_name(path)}.weight", module)
+    for window in progress(windows, desc="importance matrix", unit="window"):
+        model.model(input_ids=torch.tensor([window], device=model.device), use_cache=False)
+    tokens = sum(map(len, windows))
+    return {name: (total / tokens).cpu().numpy().astype(np.float32) for name, total in sums.items()}
+
+
+def memory_bytes(source: Checkpoint) -> int:
+    """Return the bytes of weights that `collect_importance` loads: float32 on a CPU."""
+    if torch.cuda.is_available():
+        return source.num_bytes
+    return 4 * sum(int(np.prod(tensor.shape)) for tensor in source.tensors.values())
