@@ -198,6 +198,13 @@ COMMANDS: tuple[Command, ...] = (
         "a model's answers to verifiable tasks, and what they earn",
     ),
     Command(
+        "quantize",
+        "nemo_bielik.quantize.stage:QuantizeConfig",
+        "nemo_bielik.quantize.stage:quantize",
+        "GGUF files of fewer bits a weight, and a table of what each costs",
+        "nemo_bielik.quantize.stage:describe",
+    ),
+    Command(
         "export-checkpoint",
         "nemo_bielik.export:ExportConfig",
         "nemo_bielik.export:export_checkpoint",

@@ -163,7 +163,7 @@ def _around(processor: Mapping[str, Any] | None) -> tuple[str | None, str | None
     """Return the special tokens that a post-processor puts before and after a text."""
     for part in _parts(processor):
         if part["type"] == "TemplateProcessing":
-            pieces = [list(piece.items())[0] for piece in part["single"]]
+            pieces = [next(iter(piece.items())) for piece in part["single"]]
             names = [value["id"] if kind == "SpecialToken" else None for kind, value in pieces]
             return names[0], names[-1]
     return None, None

@@ -10,7 +10,6 @@ import importlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,8 @@ def plan_types(outline: Path, wanted: QuantizedFormat) -> dict[str, str]:
     """
     nowhere = outline.with_suffix(".none")
     types = {}
-    for line in _quantize(outline, nowhere, wanted, None, 0, None, dry_run=True):
+    said = _quantize(outline, nowhere, wanted, None, 0, None, dry_run=True)
+    for line in "".join(said).splitlines():  # it says a line in several pieces
         if found := _TENSOR.match(line):
             new = _NEW_TYPE.search(line)
             types[found[1]] = (new[1] if new else found[2]).upper()
@@ -134,8 +134,8 @@ def _quantize(
 def _point_at(settings: Any, importance: Importance) -> Any:
     """Hand an importance matrix to the quantiser; return what must live as long as it reads.
 
-    cyllama shows the field but does not let it be set. Its object holds llama.cpp's structure, which
-    two numbers give away; anything else than one place with both in it raises `ConfigError`.
+    cyllama shows the field but does not let it be set. Its object holds llama.cpp's structure,
+    which two numbers give away; anything but one place with both in it raises `ConfigError`.
     """
     rows = (_ImatrixData * (len(importance) + 1))()
     arrays = {name: np.ascontiguousarray(data, np.float32) for name, data in importance.items()}
@@ -163,7 +163,9 @@ def _point_at(settings: Any, importance: Importance) -> Any:
 class LlamaModel:
     """A GGUF file in llama.cpp, its weights mapped from the file."""
 
-    def __init__(self, path: Path, context: int, threads: int = 0, vocab_only: bool = False) -> None:
+    def __init__(
+        self, path: Path, context: int, threads: int = 0, vocab_only: bool = False
+    ) -> None:
         cpp = library()
         settings = cpp.LlamaModelParams()
         settings.n_gpu_layers = 0
@@ -190,7 +192,9 @@ class LlamaModel:
         batch = cpp.LlamaBatch(n_tokens=context, embd=0, n_seq_max=1)
         return batch, cpp.LlamaContext(self._model, settings, verbose=False)
 
-    def tokenize(self, text: str, add_special: bool = False, parse_special: bool = True) -> list[int]:
+    def tokenize(
+        self, text: str, add_special: bool = False, parse_special: bool = True
+    ) -> list[int]:
         """Return token ids; `parse_special` reads special tokens spelt out in `text` as such."""
         return list(self._vocab.tokenize(text, add_special, parse_special))
 

@@ -1,0 +1,128 @@
+"""What each file will be, before one is written: llama.cpp's own choice of types, and the bytes.
+
+llama.cpp's quantiser chooses a type for every tensor from names and shapes alone. It is asked with
+a file that has all of the header and a hole in place of the weights.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gguf
+from gguf import GGMLQuantizationType
+
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.quantize.formats import QuantizedFormat
+from nemo_bielik.quantize.gguf_file import write_outline
+from nemo_bielik.quantize.gguf_tensors import gguf_tensors, native_type, type_bytes
+from nemo_bielik.quantize.llama_cpp import plan_types
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """One file to come.
+
+    Attributes:
+        num_bytes: of the whole file.
+        shapes: of every tensor by GGUF name, rows last.
+        types: of every tensor by GGUF name.
+    """
+
+    wanted: QuantizedFormat
+    num_bytes: int
+    shapes: dict[str, tuple[int, ...]]
+    types: dict[str, str] = field(repr=False)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return sum(map(math.prod, self.shapes.values()))
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits a weight takes on average."""
+        return (
+            8
+            * sum(_bytes(self.shapes[name], kind) for name, kind in self.types.items())
+            / (self.weights)
+        )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the weights in each type, the largest first."""
+        counts: Counter[str] = Counter()
+        for name, kind in self.types.items():
+            counts[kind] += math.prod(self.shapes[name])
+        return {kind: count / self.weights for kind, count in counts.most_common()}
+
+    @property
+    def named_share(self) -> float:
+        """Share of the weights in the type that the format is named after."""
+        return self.shares.get(self.wanted.block_type, 0.0)
+
+    @property
+    def indivisible(self) -> dict[str, str]:
+        """Matrices whose rows are no whole blocks of the format's type → the type used instead."""
+        block, _ = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[self.wanted.block_type]]
+        return {
+            name: self.types[name]
+            for name, shape in self.shapes.items()
+            if len(shape) > 1 and shape[-1] % block
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the table and the manifest say of the file."""
+        return {
+            "format": self.wanted.name,
+            "bytes": self.num_bytes,
+            "bits_per_weight": self.bits_per_weight,
+            "named_type": self.wanted.block_type,
+            "named_share": self.named_share,
+            "shares": self.shares,
+            "indivisible": self.indivisible,
+        }
+
+    def line(self) -> str:
+        """Return one line about the file."""
+        others = [f"{kind} {share:.1%}" for kind, share in self.shares.items()]
+        line = (
+            f"{self.wanted.name:<8} {self.num_bytes:>15,} bytes {self.bits_per_weight:>6.2f} bits "
+            f"a weight; {self.named_share:.1%} of them {self.wanted.block_type} "
+            f"(all: {', '.join(others)})"
+        )
+        if self.indivisible:
+            kinds = Counter(self.indivisible.values())
+            used = ", ".join(f"{kind} for {count}" for kind, count in kinds.most_common())
+            line += f"; rows of {len(self.indivisible)} matrices do not divide: {used}"
+        return line
+
+
+def plan_files(source: Checkpoint, formats: Sequence[QuantizedFormat]) -> list[FilePlan]:
+    """Return the plan of every format; nothing of the weights is read."""
+    with TemporaryDirectory() as folder:
+        return [_plan(source, wanted, Path(folder) / "outline.gguf") for wanted in formats]
+
+
+def _plan(source: Checkpoint, wanted: QuantizedFormat, outline: Path) -> FilePlan:
+    base = wanted.name if wanted.maker == "gguf" else native_type(source)
+    write_outline(source, base, outline)
+    tensors = gguf_tensors(source, base)
+    reader = gguf.GGUFReader(outline)
+    start, alignment = int(reader.data_offset), int(reader.alignment)
+    shapes = {one.name: tuple(int(n) for n in reversed(one.shape)) for one in reader.tensors}
+    del reader
+    types = {tensor.name: tensor.kind.name for tensor in tensors}
+    if wanted.maker == "llama.cpp":
+        types = plan_types(outline, wanted)
+    types |= {name: "F32" for name in shapes if name not in types}  # rotary factors
+    sizes = (_bytes(shapes[name], kind) for name, kind in types.items())
+    total = start + sum(-(-size // alignment) * alignment for size in sizes)
+    return FilePlan(wanted, total, shapes, types)
+
+
+def _bytes(shape: tuple[int, ...], kind: str) -> int:
+    return type_bytes(shape, GGMLQuantizationType[kind])
