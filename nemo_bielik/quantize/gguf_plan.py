@@ -13,12 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
+import numpy as np
 from gguf import GGMLQuantizationType
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.quantize.formats import QuantizedFormat
 from nemo_bielik.quantize.gguf_file import write_outline
-from nemo_bielik.quantize.gguf_tensors import gguf_tensors, native_type, type_bytes
+from nemo_bielik.quantize.gguf_tensors import native_type, type_bytes
 from nemo_bielik.quantize.llama_cpp import plan_types
 
 
@@ -101,27 +102,45 @@ class FilePlan:
         return line
 
 
-def plan_files(source: Checkpoint, formats: Sequence[QuantizedFormat]) -> list[FilePlan]:
-    """Return the plan of every format; nothing of the weights is read."""
+def plan_files(
+    source: Checkpoint, formats: Sequence[QuantizedFormat], has_importance: bool = False
+) -> list[FilePlan]:
+    """Return the plan of every format; nothing of the weights is read.
+
+    llama.cpp may choose other types where there is an importance matrix.
+    """
     with TemporaryDirectory() as folder:
-        return [_plan(source, wanted, Path(folder) / "outline.gguf") for wanted in formats]
+        outline = Path(folder) / "outline.gguf"
+        return [_plan(source, wanted, outline, has_importance) for wanted in formats]
 
 
-def _plan(source: Checkpoint, wanted: QuantizedFormat, outline: Path) -> FilePlan:
-    base = wanted.name if wanted.maker == "gguf" else native_type(source)
-    write_outline(source, base, outline)
-    tensors = gguf_tensors(source, base)
+def read_file(path: Path, wanted: QuantizedFormat) -> FilePlan:
+    """Return what a file in the format `wanted` is, from its header."""
+    reader = gguf.GGUFReader(path)
+    shapes = {one.name: tuple(int(n) for n in reversed(one.shape)) for one in reader.tensors}
+    types = {one.name: one.tensor_type.name for one in reader.tensors}
+    return FilePlan(wanted, path.stat().st_size, shapes, types)
+
+
+def _plan(
+    source: Checkpoint, wanted: QuantizedFormat, outline: Path, has_importance: bool
+) -> FilePlan:
+    write_outline(source, wanted.name if wanted.maker == "gguf" else native_type(source), outline)
     reader = gguf.GGUFReader(outline)
     start, alignment = int(reader.data_offset), int(reader.alignment)
-    shapes = {one.name: tuple(int(n) for n in reversed(one.shape)) for one in reader.tensors}
     del reader
-    types = {tensor.name: tensor.kind.name for tensor in tensors}
-    if wanted.maker == "llama.cpp":
-        types = plan_types(outline, wanted)
-    types |= {name: "F32" for name in shapes if name not in types}  # rotary factors
-    sizes = (_bytes(shapes[name], kind) for name, kind in types.items())
+    plan = read_file(outline, wanted)
+    if wanted.maker == "gguf":
+        return plan
+    ones = {
+        name: np.ones(shape[-1], np.float32)
+        for name, shape in plan.shapes.items()
+        if has_importance and name.startswith("blk.") and len(shape) > 1
+    }
+    types = plan_types(outline, wanted, ones)
+    sizes = (_bytes(plan.shapes[name], kind) for name, kind in types.items())
     total = start + sum(-(-size // alignment) * alignment for size in sizes)
-    return FilePlan(wanted, total, shapes, types)
+    return FilePlan(wanted, total, plan.shapes, types)
 
 
 def _bytes(shape: tuple[int, ...], kind: str) -> int:

@@ -6,6 +6,7 @@ against the second, so rows of queries and keys change places within their head;
 axis is stored in 32 bits, because llama.cpp computes with norms in no other type.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,7 @@ def graph(arch: ModelArch) -> gguf.MODEL_ARCH:
 def type_bytes(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
     """Return the bytes of a tensor whose rows are whole blocks of `kind`."""
     weights, size = gguf.GGML_QUANT_SIZES[kind]
-    return int(np.prod(shape, dtype=np.int64)) // weights * size
+    return math.prod(shape) // weights * int(size)
 
 
 def _permuted_heads(arch: ModelArch, name: str) -> int | None:

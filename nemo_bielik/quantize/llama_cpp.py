@@ -87,14 +87,16 @@ def quantize_file(
     _quantize(source, target, wanted, importance, threads, progress)
 
 
-def plan_types(outline: Path, wanted: QuantizedFormat) -> dict[str, str]:
+def plan_types(
+    outline: Path, wanted: QuantizedFormat, importance: Importance | None = None
+) -> dict[str, str]:
     """Return the type (``"Q6_K"``) that llama.cpp would give to each tensor of a file.
 
     `outline` may be a file whose weights are a hole: only its header is read.
     """
     nowhere = outline.with_suffix(".none")
     types = {}
-    said = _quantize(outline, nowhere, wanted, None, 0, None, dry_run=True)
+    said = _quantize(outline, nowhere, wanted, importance, 0, None, dry_run=True)
     for line in "".join(said).splitlines():  # it says a line in several pieces
         if found := _TENSOR.match(line):
             new = _NEW_TYPE.search(line)
@@ -163,13 +165,10 @@ def _point_at(settings: Any, importance: Importance) -> Any:
 class LlamaModel:
     """A GGUF file in llama.cpp, its weights mapped from the file."""
 
-    def __init__(
-        self, path: Path, context: int, threads: int = 0, vocab_only: bool = False
-    ) -> None:
+    def __init__(self, path: Path, context: int, threads: int = 0) -> None:
         cpp = library()
         settings = cpp.LlamaModelParams()
         settings.n_gpu_layers = 0
-        settings.vocab_only = vocab_only
         with _messages() as said:
             try:
                 self._model = cpp.LlamaModel(str(path), settings, verbose=False)
@@ -178,8 +177,7 @@ class LlamaModel:
                 raise CheckpointError(f"{path}: llama.cpp cannot load it ({reasons[-1]})") from None
             self._vocab = self._model.get_vocab()
             self.vocab_size: int = self._vocab.n_vocab
-            if not vocab_only:
-                self._batch, self._context = self._open_context(context, threads)
+            self._batch, self._context = self._open_context(context, threads)
 
     def _open_context(self, context: int, threads: int) -> tuple[Any, Any]:
         cpp = library()
@@ -235,7 +233,6 @@ class LlamaModel:
 
     def close(self) -> None:
         """Give back the memory."""
-        if hasattr(self, "_context"):
-            self._context.close()
-            self._batch.close()
+        self._context.close()
+        self._batch.close()
         self._model.close()

@@ -101,7 +101,7 @@ def quantize(config: QuantizeConfig) -> None:
         return
     from nemo_bielik.quantize.gguf_plan import plan_files
 
-    plans = plan_files(source, config.wanted)
+    plans = plan_files(source, config.wanted, bool(config.texts))
     base = _base(config, source)
     (base_plan,) = plan_files(source, [base])
     needed = {plan.wanted.name: plan.num_bytes for plan in [*plans, base_plan]}
@@ -130,7 +130,8 @@ def describe(config: QuantizeConfig) -> list[str]:
     source, manifest = _prepare(config)
     if stages.is_done(config.output, manifest):
         return [f"{config.output}: already done"]
-    lines = [plan.line() for plan in plan_files(source, config.wanted)]
+    plans = plan_files(source, config.wanted, bool(config.texts))
+    lines = [plan.line() for plan in plans]
     if config.texts:
         from nemo_bielik.quantize.importance import memory_bytes
 
@@ -214,10 +215,12 @@ def _rows(
     config: QuantizeConfig, source: Checkpoint, work: Path, plans: "list[FilePlan]"
 ) -> list[dict[str, Any]]:
     """Return the table: what each file is, which cards it fits, and what it costs."""
+    from nemo_bielik.quantize.gguf_plan import read_file
+
     rows = []
     for plan in plans:
         file = _file(work, config, plan.wanted.name)
-        row = {"file": file.name, **plan.figures(), "bytes": file.stat().st_size}
+        row = {"file": file.name, **read_file(file, plan.wanted).figures()}
         rows.append(with_cards(row, source.arch, config.context))
     if not config.held_out:
         return rows
@@ -246,5 +249,6 @@ def _gate(config: QuantizeConfig, rows: list[dict[str, Any]]) -> None:
         named = ", ".join(f"{name} by {loss:.2f} %" for name, loss in bad.items())
         raise DataError(
             f"{config.output}: perplexity rises with {named}, more than max_loss="
-            f"{config.max_loss:g}; leave these formats out, give texts for an importance matrix, or allow more"
+            f"{config.max_loss:g}; leave these formats out, give texts for an importance matrix, "
+            "or allow more"
         )

@@ -1,0 +1,122 @@
+"""llama.cpp tokenises a file's text as Hugging Face tokenises the model's."""
+
+import json
+
+import pytest
+
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.data.tokenizer import load_tokenizer
+from nemo_bielik.errors import CheckpointError
+from nemo_bielik.quantize.gguf_file import write_gguf
+from nemo_bielik.quantize.gguf_vocabulary import read_vocabulary
+from nemo_bielik.quantize.llama_cpp import LlamaModel
+
+ODD = [
+    "",
+    "  dwa  odstępy  ",
+    "wiersz\n\n\tdrugi\r\n",
+    "Zażółć gęślą jaźń — „1234567” …",
+    "漢字 🦊 e\u0301",
+    "it's 3.14!?",
+]
+
+
+@pytest.fixture(scope="module", params=["byte-level", "sentencepiece"])
+def both(request, make_quantizable, tmp_path_factory):
+    """A model's Hugging Face tokenizer and llama.cpp's of its file."""
+    directory = make_quantizable(request.param)
+    path = tmp_path_factory.mktemp("vocabulary") / "m.gguf"
+    write_gguf(Checkpoint.open(directory), "F16", path)
+    return load_tokenizer(directory), LlamaModel(path, 64, 1)
+
+
+def test_a_thousand_lines_of_polish_have_the_same_tokens(both, documents):
+    tokenizer, llama = both
+    assert len(documents) == 1000
+    for text in documents:
+        assert llama.tokenize(text, add_special=True) == tokenizer(text)["input_ids"], text
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_odd_texts_have_the_same_tokens(both, text):
+    tokenizer, llama = both
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert llama.tokenize(text) == expected
+
+
+def test_conversations_have_the_same_tokens(both):
+    tokenizer, llama = both
+    talk = [
+        {"role": "user", "content": "Gdzie jest Kraków?"},
+        {"role": "assistant", "content": "Nad Wisłą."},
+    ]
+    text = tokenizer.apply_chat_template(talk, tokenize=False)
+    expected = tokenizer.apply_chat_template(talk, tokenize=True)
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in expected
+    assert llama.tokenize(text) == expected
+    assert llama.metadata("tokenizer.chat_template") == tokenizer.chat_template
+
+
+def test_text_comes_back(both, documents):
+    _, llama = both
+    assert llama.detokenize(llama.tokenize(documents[0])).strip() == documents[0].strip()
+
+
+def spoil(directory, edit):
+    path = directory / "tokenizer.json"
+    found = json.loads(path.read_text("utf-8"))
+    edit(found)
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return Checkpoint.open(directory)
+
+
+def test_a_byte_that_is_missing_is_named(make_quantizable):
+    def drop(found):
+        del found["model"]["vocab"]["<0xC5>"]
+
+    with pytest.raises(CheckpointError, match=r"lacks 1 of the 256 bytes \('<0xC5>' first\)"):
+        read_vocabulary(spoil(make_quantizable("sentencepiece"), drop))
+
+
+def test_a_split_without_a_name_is_refused(make_quantizable):
+    def split(found):
+        found["pre_tokenizer"] = {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": "x+"},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {
+                    "type": "ByteLevel",
+                    "add_prefix_space": False,
+                    "trim_offsets": True,
+                    "use_regex": False,
+                },
+            ],
+        }
+
+    with pytest.raises(CheckpointError, match=r"no name in llama\.cpp"):
+        read_vocabulary(spoil(make_quantizable(), split))
+
+
+def test_merges_that_llama_cpp_would_add_are_refused(make_quantizable):
+    def drop(found):
+        merges = found["model"]["merges"]
+        made = ["".join(merge) for merge in merges]
+        twice = next(piece for piece in made if made.count(piece) > 1)
+        merges.pop(made.index(twice))
+
+    with pytest.raises(CheckpointError, match=r"llama\.cpp would"):
+        read_vocabulary(spoil(make_quantizable("sentencepiece"), drop))
+
+
+def test_a_word_tokenizer_is_refused(make_quantizable, tokenizer_directory):
+    directory = make_quantizable()
+    (directory / "tokenizer.json").write_bytes(
+        (tokenizer_directory / "tokenizer.json").read_bytes()
+    )
+    with pytest.raises(CheckpointError, match="is a WordLevel model"):
+        read_vocabulary(Checkpoint.open(directory))

@@ -1,0 +1,238 @@
+"""``bielik quantize``: every file loads and generates, says what it is, and is weighed."""
+
+import json
+
+import gguf
+import numpy as np
+import pytest
+
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.cli import main
+from nemo_bielik.errors import ConfigError, DataError
+from nemo_bielik.quantize.formats import FORMATS, find_formats
+from nemo_bielik.quantize.gguf_plan import plan_files
+from nemo_bielik.quantize.llama_cpp import LlamaModel
+from nemo_bielik.quantize.stage import QuantizeConfig, quantize
+
+LADDER = ("Q8_0", "Q6_K", "Q4_K_M", "Q2_K")
+
+
+@pytest.fixture(scope="module")
+def quantized(make_quantizable, edit_weights, lines, tmp_path_factory):
+    """A model and its files of all kinds, measured, with no importance matrix."""
+    model = make_quantizable()
+    with edit_weights(model) as weights:
+        for name in weights:
+            weights[name] = weights[name].bfloat16()
+    output = tmp_path_factory.mktemp("quantized") / "files"
+    config = QuantizeConfig(
+        model=model,
+        output=output,
+        formats=["BF16", *LADDER],
+        held_out=[lines],
+        sequence_length=32,
+        calibration_tokens=256,
+        measured_tokens=512,
+        context=64,
+        threads=1,
+    )
+    quantize(config)
+    return config
+
+
+def rows(config):
+    found = json.loads((config.output / "quantize.json").read_text())
+    return {row["format"]: row for row in found["formats"]}
+
+
+def test_every_file_loads_and_generates(quantized):
+    for row in rows(quantized).values():
+        llama = LlamaModel(quantized.output / row["file"], 64, 1)
+        tokens, _ = llama.generate([1, 40, 50], 8)
+        assert len(tokens) == 8
+        assert all(0 <= token < llama.vocab_size for token in tokens)
+
+
+def test_divergence_falls_as_bits_rise(quantized):
+    found = rows(quantized)
+    bits = [found[name]["bits_per_weight"] for name in ("BF16", *LADDER)]
+    losses = [found[name]["kl"] for name in ("BF16", *LADDER)]
+    assert bits == sorted(bits, reverse=True)
+    assert losses == sorted(losses)
+    assert losses[0] < 1e-6  # the file itself: the model is stored in BF16
+    assert found["BF16"]["top1_agreement"] == 1
+
+
+def test_the_table_says_what_the_file_holds(quantized):
+    for name, row in rows(quantized).items():
+        path = quantized.output / row["file"]
+        tensors = gguf.GGUFReader(path).tensors
+        weights = sum(int(one.n_elements) for one in tensors)
+        kind = FORMATS[name].block_type
+        named = sum(int(one.n_elements) for one in tensors if one.tensor_type.name == kind)
+        assert row["bytes"] == path.stat().st_size
+        assert row["named_share"] == pytest.approx(named / weights)
+        stored = sum(int(one.n_bytes) for one in tensors)
+        assert row["bits_per_weight"] == pytest.approx(8 * stored / weights)
+
+
+def test_sizes_and_types_are_known_beforehand(quantized):
+    plans = plan_files(Checkpoint.open(quantized.model), quantized.wanted)
+    found = rows(quantized)
+    for plan in plans:
+        assert plan.num_bytes == found[plan.wanted.name]["bytes"]
+        assert plan.shares == found[plan.wanted.name]["shares"]
+
+
+def test_it_is_done_once(quantized, capsys):
+    quantize(quantized)
+    assert "already done" in capsys.readouterr().out
+    assert not (quantized.output.parent / ".files.work").exists()
+
+
+def test_q8_0_is_what_the_gguf_library_computes(quantized):
+    files = {name: quantized.output / rows(quantized)[name]["file"] for name in ("BF16", "Q8_0")}
+    read = {
+        name: {one.name: one for one in gguf.GGUFReader(path).tensors}
+        for name, path in files.items()
+    }
+    for name, tensor in read["Q8_0"].items():
+        if tensor.tensor_type.name != "Q8_0":
+            continue
+        source = read["BF16"][name]
+        values = gguf.dequantize(source.data, source.tensor_type)
+        expected = gguf.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+        np.testing.assert_array_equal(tensor.data, expected)
+
+
+def test_rows_that_do_not_divide_are_named(make_quantizable, tmp_path, capsys):
+    model = make_quantizable(hidden_size=96, intermediate_size=256, head_dim=24)
+    (plan,) = plan_files(Checkpoint.open(model), find_formats(["Q4_K_M"]))
+    assert "blk.0.ffn_down.weight" not in plan.indivisible  # its rows have 256 weights
+    assert plan.types["blk.0.ffn_down.weight"] in ("Q4_K", "Q6_K")
+    assert plan.indivisible["blk.0.attn_q.weight"] == "Q5_0"
+    assert 0 < plan.named_share < 0.5
+    quantize(QuantizeConfig(model=model, output=tmp_path / "out", formats=["Q4_K_M"], context=64))
+    said = capsys.readouterr().out
+    assert f"rows of {len(plan.indivisible)} matrices do not divide into Q4_K blocks" in said
+    assert f"{plan.named_share:.1%} Q4_K" in said
+
+
+def test_an_importance_matrix_changes_the_file_and_helps(
+    make_quantizable, edit_weights, lines, tmp_path
+):
+    model = make_quantizable()
+    with edit_weights(model) as weights:  # a few inputs matter far more than the others
+        for name in weights:
+            if "layernorm" in name:
+                weights[name][::16] *= 8
+    common = {
+        "model": model,
+        "formats": ["Q2_K"],
+        "held_out": [lines],
+        "sequence_length": 32,
+        "measured_tokens": 512,
+        "context": 64,
+        "threads": 1,
+    }
+    quantize(QuantizeConfig(output=tmp_path / "plain", **common))
+    config = QuantizeConfig(
+        output=tmp_path / "weighed", texts=[lines], calibration_tokens=1024, **common
+    )
+    quantize(config)
+    files = [next((tmp_path / name).glob("*.gguf")) for name in ("plain", "weighed")]
+    assert files[0].stat().st_size == files[1].stat().st_size
+    assert files[0].read_bytes() != files[1].read_bytes()
+    plain, weighed = (
+        json.loads((tmp_path / name / "quantize.json").read_text())["formats"][0]["kl"]
+        for name in ("plain", "weighed")
+    )
+    assert weighed < plain
+
+
+def test_the_importance_matrix_is_the_mean_square_of_the_inputs(make_quantizable):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from nemo_bielik.quantize.importance import collect_importance
+
+    directory = make_quantizable()
+    windows = [[1, 5, 9, 300], [1, 77, 8, 2]]
+    found = collect_importance(Checkpoint.open(directory), windows)
+    assert len(found) == 14
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    with torch.no_grad():
+        states = model.model.embed_tokens(torch.tensor(windows))
+        normed = model.model.layers[0].input_layernorm(states)
+    expected = normed.square().mean((0, 1)).numpy()
+    for name in ("attn_q", "attn_k", "attn_v"):
+        np.testing.assert_allclose(found[f"blk.0.{name}.weight"], expected, rtol=1e-4)
+
+
+def test_a_format_that_costs_too_much_is_refused(quantized, lines, tmp_path):
+    config = QuantizeConfig(
+        model=quantized.model,
+        output=tmp_path / "out",
+        formats=["Q8_0"],
+        held_out=[lines],
+        sequence_length=32,
+        measured_tokens=64,
+        max_loss=0.0,
+        context=64,
+    )
+    loss = rows(quantized)["Q8_0"]["loss_percent"]
+    if loss <= 0:  # chance may make a random model's perplexity fall
+        config.formats = ["Q2_K"]
+    with pytest.raises(DataError, match="more than max_loss=0"):
+        quantize(config)
+    assert not config.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"formats": []}, "formats is empty"),
+        ({"formats": ["Q4_KM"]}, "did you mean 'Q4_K_M'"),
+        ({"formats": ["IQ2_XXS"]}, "needs an importance matrix"),
+        ({"formats": ["Q8_0"], "max_loss": 1.0}, "needs held_out"),
+        ({"formats": ["Q8_0"], "measured_tokens": 8}, "at least one window"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        QuantizeConfig(model=tmp_path, output=tmp_path / "out", **settings)
+
+
+def test_bad_input_gives_one_line_and_no_file(make_quantizable, lines, tmp_path, capsys):
+    model, output = make_quantizable(), tmp_path / "out"
+    call = ["quantize", f"--model={model}", f"--output={output}", "--formats=Q8_0"]
+    assert main([*call, f"--texts={lines}", "--calibration-tokens=100000000"]) == 2
+    error = capsys.readouterr().err
+    assert "100,000,000 are asked for" in error
+    assert len(error.strip().splitlines()) == 1
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "qwen9"}))
+    assert main(call) == 2
+    assert "architecture 'qwen9' is not supported" in capsys.readouterr().err
+    assert not output.exists()
+    assert list(tmp_path.glob("**/*Q8_0*")) == []
+
+
+def test_no_space_is_told_before_anything_is_written(make_quantizable, tmp_path, monkeypatch):
+    from nemo_bielik.errors import StorageError
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    config = QuantizeConfig(model=make_quantizable(), output=tmp_path / "out", formats=["Q8_0"])
+    with pytest.raises(StorageError, match="only 0.00 GB are free"):
+        quantize(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_prints_sizes(make_quantizable, tmp_path, capsys):
+    model = make_quantizable()
+    call = ["quantize", f"--model={model}", f"--output={tmp_path / 'out'}", "--all", "--dry-run"]
+    assert main(call) == 0
+    said = capsys.readouterr().out
+    (plan,) = plan_files(Checkpoint.open(model), find_formats(["Q4_K_M"]))
+    assert f"Q4_K_M {plan.num_bytes:>16,} bytes" in said
+    assert not (tmp_path / "out").exists()
