@@ -43,6 +43,7 @@ LIGHT_STATEMENTS = {
     "comparison settings": "import nemo_bielik.compare.stage",
     "bench": "import nemo_bielik.bench.stage, nemo_bielik.bench.summary",
     "bench --paper": "from nemo_bielik.cli import main; main(['bench', '--paper'])",
+    "quantizing settings": "import nemo_bielik.quantize.stage, nemo_bielik.quantize.formats",
     "plan --cards": "from nemo_bielik.cli import main; main(['plan', '--cards'])",
 }
 

@@ -232,9 +232,7 @@ def byte_alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def special_tokens(
-    directory: Path, roles: Sequence[str] = tuple(SPECIAL_TOKENS)
-) -> dict[str, str]:
+def special_tokens(directory: Path, roles: Sequence[str] = tuple(SPECIAL_TOKENS)) -> dict[str, str]:
     """Return the special tokens by role; later files fill what earlier ones leave out."""
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):

@@ -5,7 +5,9 @@ through it is a few megabytes at a time, whatever the model's size.
 """
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from nemo_bielik.quantize.gguf_vocabulary import read_vocabulary
 
 #: Called with the number of bytes written since the last call.
 Progress = Callable[[int], object]
+#: Written before the disk is first asked to keep it.
+_SYNC_BYTES = 2**27
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -38,14 +42,44 @@ def write_gguf(
         for data in _extra_tensors(source).values():
             stream.write(data.tobytes())
             writer.write_padding(stream, data.nbytes)
-        for tensor in tensors:
-            for block in tensor.blocks():
-                stream.write(block.data)
-                if progress:
-                    progress(block.nbytes)
-            writer.write_padding(stream, tensor.num_bytes)
+        with ThreadPoolExecutor(1) as pool:
+            disk = _EarlySync(stream, pool)
+            for tensor in tensors:
+                for block in tensor.blocks():
+                    stream.write(block.data)
+                    disk.wrote(block.nbytes)
+                    if progress:
+                        progress(block.nbytes)
+                writer.write_padding(stream, tensor.num_bytes)
+            disk.finish()
     finally:
         writer.close()
+
+
+class _EarlySync:
+    """Keep the disk busy while more is read; otherwise all of it waits for the last fsync."""
+
+    def __init__(self, stream: Any, pool: Executor) -> None:
+        self._stream, self._pool = stream, pool
+        self._unsynced, self._running = 0, pool.submit(int)
+
+    def wrote(self, count: int) -> None:
+        """Take note of bytes written; raise the `OSError` that an earlier part ran into."""
+        self._unsynced += count
+        if self._unsynced >= _SYNC_BYTES and self._running.done():
+            self._running.result()
+            self._stream.flush()
+            self._unsynced = 0
+            self._running = self._pool.submit(_sync, self._stream.fileno())
+
+    def finish(self) -> None:
+        """Wait for the part under way."""
+        self._running.result()
+
+
+def _sync(number: int) -> int:
+    os.fdatasync(number)
+    return 0
 
 
 def write_outline(source: Checkpoint, base: str, path: Path) -> None:
@@ -59,14 +93,6 @@ def write_outline(source: Checkpoint, base: str, path: Path) -> None:
         stream.truncate(stream.tell() + _data_bytes(source, base, writer.data_alignment))
     finally:
         writer.close()
-
-
-def gguf_bytes(source: Checkpoint, base: str, scratch: Path) -> int:
-    """Return how long the file of `write_gguf` will be; `scratch` is used and removed."""
-    write_outline(source, base, scratch)
-    size = scratch.stat().st_size
-    scratch.unlink()
-    return size
 
 
 def _writer(

@@ -5,7 +5,6 @@ of each of its inputs. The quantiser weighs rounding errors by it. Collected wit
 the model must fit into memory; embeddings and the output layer get none, as there.
 """
 
-from pathlib import Path
 from typing import Any
 
 import gguf
@@ -14,36 +13,10 @@ import torch
 from torch import Tensor
 
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.data.text import read_documents
-from nemo_bielik.data.tokenizer import TextTokenizer
-from nemo_bielik.errors import DataError
 from nemo_bielik.evaluate.language_model import LanguageModel
 from nemo_bielik.progress import progress
 from nemo_bielik.quantize.gguf_tensors import graph
 from nemo_bielik.quantize.llama_cpp import Importance
-
-
-def text_windows(
-    model: Path, texts: list[Path], sequence_length: int, tokens: int
-) -> list[list[int]]:
-    """Return windows of `sequence_length` token ids, `tokens` in all, from the texts' beginning.
-
-    Documents follow each other, each with its ``<s>`` and ``</s>``. Raises `DataError` if there
-    are fewer.
-    """
-    tokenizer = TextTokenizer.open(model)
-    ids: list[int] = []
-    for path in texts:
-        for document in read_documents(path):
-            ids += [tokenizer.bos_id, *tokenizer.encode_batch([document])[0], tokenizer.eos_id]
-            if len(ids) >= tokens:
-                count = tokens // sequence_length * sequence_length
-                starts = range(0, count, sequence_length)
-                return [ids[start : start + sequence_length] for start in starts]
-    raise DataError(
-        f"{', '.join(map(str, texts))}: holds {len(ids):,} tokens, {tokens:,} are asked for; give "
-        "more text or ask for fewer"
-    )
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from nemo_bielik import stages
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.text import text_fingerprint
 from nemo_bielik.errors import ConfigError, DataError
-from nemo_bielik.files import atomic_file, link_tree, require_space, write_json
+from nemo_bielik.files import atomic_file, explain_disk_errors, link_tree, require_space, write_json
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.progress import progress
 from nemo_bielik.quantize.formats import (
@@ -88,6 +88,30 @@ class QuantizeConfig:
         return find_formats([*self.formats, *(REPORT_FORMATS if self.all else ())])
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """Windows of token ids, read before anything is written; empty where no text is given."""
+
+    calibration: list[list[int]]
+    held_out: list[list[int]]
+
+    @classmethod
+    def read(cls, config: QuantizeConfig) -> "_Texts":
+        """Return both; raise `DataError` for a text that is too short."""
+        from nemo_bielik.data.text_windows import text_windows
+
+        parts = (
+            (config.texts, config.calibration_tokens),
+            (config.held_out, config.measured_tokens),
+        )
+        return cls(
+            *(
+                text_windows(config.model, paths, config.sequence_length, tokens) if paths else []
+                for paths, tokens in parts
+            )
+        )
+
+
 def quantize(config: QuantizeConfig) -> None:
     """Write a file of every format and ``quantize.json`` as `config.output`.
 
@@ -101,6 +125,7 @@ def quantize(config: QuantizeConfig) -> None:
         return
     from nemo_bielik.quantize.gguf_plan import plan_files
 
+    texts = _Texts.read(config)
     plans = plan_files(source, config.wanted, bool(config.texts))
     base = _base(config, source)
     (base_plan,) = plan_files(source, [base])
@@ -108,10 +133,11 @@ def quantize(config: QuantizeConfig) -> None:
     work = stages.work_directory(config.output)
     missing = {name for name in needed if not _file(work, config, name).is_file()}
     require_space(config.output, sum(needed[name] for name in missing))
-    work.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(config.output):
+        work.mkdir(parents=True, exist_ok=True)
     stages.claim_work(work, manifest, _FREE_IN_A_CONTINUATION)
-    _make_files(config, source, work, [base, *config.wanted])
-    rows = _rows(config, source, work, plans)
+    _make_files(config, source, work, [base, *config.wanted], texts)
+    rows = _rows(config, source, work, plans, texts)
     results: dict[str, Any] = {"base": base.name, "formats": rows}
     _gate(config, rows)
     with stages.stage_output(config.output, manifest, results, started) as scratch:
@@ -160,27 +186,24 @@ def _file(directory: Path, config: QuantizeConfig, name: str) -> Path:
 
 
 def _make_files(
-    config: QuantizeConfig, source: Checkpoint, work: Path, formats: list[QuantizedFormat]
+    config: QuantizeConfig,
+    source: Checkpoint,
+    work: Path,
+    formats: list[QuantizedFormat],
+    texts: _Texts,
 ) -> None:
     """Write what is not there yet; a file appears whole or not at all."""
+    from nemo_bielik.quantize.importance import collect_importance
+
     importance: Importance | None = None
     for wanted in formats:
         path = _file(work, config, wanted.name)
         if path.is_file():
             continue
-        if wanted.maker == "llama.cpp" and config.texts and importance is None:
-            importance = _importance(config, source)
+        if wanted.maker == "llama.cpp" and texts.calibration and importance is None:
+            importance = collect_importance(source, texts.calibration)
         with atomic_file(path) as scratch:
             _write(config, source, wanted, work, scratch, importance)
-
-
-def _importance(config: QuantizeConfig, source: Checkpoint) -> "Importance":
-    from nemo_bielik.quantize.importance import collect_importance, text_windows
-
-    windows = text_windows(
-        config.model, config.texts, config.sequence_length, config.calibration_tokens
-    )
-    return collect_importance(source, windows)
 
 
 def _write(
@@ -212,7 +235,11 @@ def _write(
 
 
 def _rows(
-    config: QuantizeConfig, source: Checkpoint, work: Path, plans: "list[FilePlan]"
+    config: QuantizeConfig,
+    source: Checkpoint,
+    work: Path,
+    plans: "list[FilePlan]",
+    texts: _Texts,
 ) -> list[dict[str, Any]]:
     """Return the table: what each file is, which cards it fits, and what it costs."""
     from nemo_bielik.quantize.gguf_plan import read_file
@@ -222,17 +249,13 @@ def _rows(
         file = _file(work, config, plan.wanted.name)
         row = {"file": file.name, **read_file(file, plan.wanted).figures()}
         rows.append(with_cards(row, source.arch, config.context))
-    if not config.held_out:
+    if not texts.held_out:
         return rows
-    from nemo_bielik.quantize.importance import text_windows
     from nemo_bielik.quantize.measure import compare_files
 
-    windows = text_windows(
-        config.model, config.held_out, config.sequence_length, config.measured_tokens
-    )
     files = {row["format"]: work / row["file"] for row in rows}
     base = _file(work, config, _base(config, source).name)
-    found = compare_files(base, files, windows, config.threads)
+    found = compare_files(base, files, texts.held_out, config.threads)
     for row in rows:
         row |= found[row["format"]]
         row["loss_percent"] = 100 * (row["perplexity"] / found["base"]["perplexity"] - 1)
