@@ -102,7 +102,7 @@ def graph(arch: ModelArch) -> gguf.MODEL_ARCH:
 def type_bytes(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
     """Return the bytes of a tensor whose rows are whole blocks of `kind`."""
     weights, size = gguf.GGML_QUANT_SIZES[kind]
-    return math.prod(shape) // weights * int(size)
+    return int(math.prod(shape) // weights * size)
 
 
 def _permuted_heads(arch: ModelArch, name: str) -> int | None:

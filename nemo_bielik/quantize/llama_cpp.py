@@ -48,10 +48,7 @@ def library() -> Any:
     try:
         return importlib.import_module("cyllama.llama.llama_cpp")
     except ImportError as error:
-        raise ConfigError(
-            f"llama.cpp is not here ({error}); install nemo-bielik[gguf], or ask for the formats "
-            "F32, F16 and BF16 alone, which need none"
-        ) from None
+        raise ConfigError(f"llama.cpp is not here ({error}); install nemo-bielik[gguf]") from None
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The quantising stage: a model in; a file of every format, and what each costs, out."""
 
+import importlib.util
 import shutil
 import time
 from collections.abc import Callable
@@ -167,6 +168,9 @@ def describe(config: QuantizeConfig) -> list[str]:
 
 
 def _prepare(config: QuantizeConfig) -> tuple[Checkpoint, Manifest]:
+    for package in ("gguf", "cyllama"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed; install nemo-bielik[gguf]")
     source = Checkpoint.open(config.model)
     inputs = {"model": source.fingerprint()}
     for role, paths in (("text", config.texts), ("held-out", config.held_out)):

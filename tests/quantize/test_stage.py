@@ -229,6 +229,21 @@ def test_a_format_that_costs_too_much_is_refused(quantized, lines, tmp_path):
     with pytest.raises(DataError, match="more than max_loss=0"):
         quantize(config)
     assert not config.output.exists()
+    (made,) = (tmp_path / ".out.work").glob(f"*{config.formats[0]}.gguf")
+    number = made.stat().st_ino
+    config.max_loss = None
+    quantize(config)  # goes on with the file that is there
+    assert (config.output / made.name).stat().st_ino == number
+    assert not (tmp_path / ".out.work").exists()
+
+
+def test_a_machine_without_the_packages_is_told_what_to_install(
+    make_quantizable, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = QuantizeConfig(model=make_quantizable(), output=tmp_path / "out", formats=["Q8_0"])
+    with pytest.raises(ConfigError, match=r"install nemo-bielik\[gguf\]"):
+        quantize(config)
 
 
 @pytest.mark.parametrize(
