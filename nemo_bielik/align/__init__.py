@@ -1,1 +1,1 @@
-"""From a base model to an assistant."""
+"""From a base model to an assistant: fine-tuning, preferences, verifiable rewards."""

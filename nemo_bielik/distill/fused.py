@@ -16,7 +16,7 @@ parallelism `copy_to_tensor_model_parallel_region` (its backward pass is an all-
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,19 +129,49 @@ def logits_in_chunks(
         teacher: of the same tokens; from a `TopK` those of the chunk are taken.
         chunk_bytes: logits of both models that exist at once.
     """
-    tokens, vocabulary = student.logits_shape()
-    if chunk_bytes is None:
-        chunk_bytes = _CHUNK_BYTES.get(student.hidden.device.type, _CHUNK_BYTES["cuda"])
     layers = [student, *([] if isinstance(teacher, TopK) else [teacher])]
+    chunks = chunks_of(layers, chunk_bytes)
+    buffers = [buffer_for(layer, chunks) for layer in layers]
+    for chunk in chunks:
+        part = teacher.rows(chunk)
+        target = part if isinstance(part, TopK) else project(part, buffers[1])
+        yield chunk, project(student.rows(chunk), buffers[0]), target
+
+
+def chunks_of(layers: Sequence[OutputLayer], chunk_bytes: int | None = None) -> list[slice]:
+    """Return tokens in chunks, as equal as they go, whose logits take at most `chunk_bytes`.
+
+    Args:
+        layers: of the same tokens, hidden states [tokens, h].
+    """
+    tokens, vocabulary = layers[0].logits_shape()
+    if chunk_bytes is None:
+        chunk_bytes = _CHUNK_BYTES.get(layers[0].hidden.device.type, _CHUNK_BYTES["cuda"])
     token_bytes = vocabulary * sum(layer.weight.itemsize for layer in layers)
     chunks = math.ceil(tokens / max(1, chunk_bytes // token_bytes))
     size = math.ceil(tokens / max(1, chunks)) or 1
-    buffers = [layer.hidden.new_empty(size, vocabulary) for layer in layers]
-    for start in range(0, tokens, size):
-        chunk = slice(start, min(start + size, tokens))
-        part = teacher.rows(chunk)
-        target = part if isinstance(part, TopK) else _project(part, buffers[1])
-        yield chunk, _project(student.rows(chunk), buffers[0]), target
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def buffer_for(layer: OutputLayer, chunks: Sequence[slice]) -> Tensor:
+    """Return memory for the logits of any of the chunks."""
+    size = max((chunk.stop - chunk.start for chunk in chunks), default=0)
+    return layer.hidden.new_empty(size, len(layer.weight))
+
+
+def project(layer: OutputLayer, buffer: Tensor) -> Tensor:
+    """Return the logits [chunk, vocab / ranks] in a buffer."""
+    return torch.mm(layer.hidden, layer.weight.t(), out=buffer[: len(layer.hidden)])
+
+
+def accumulate(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
+    """Add gradientᵀ · hidden to a total that may be wider than both."""
+    if total.dtype == hidden.dtype:
+        torch.addmm(total, gradient.t(), hidden, out=total)
+    elif hidden.is_cuda:
+        torch.addmm(total, gradient.t(), hidden, total.dtype, out=total)
+    else:
+        total += gradient.t() @ hidden
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -166,7 +196,7 @@ class _FusedLoss(torch.autograd.Function):
             if slopes is not None:
                 torch.mm(gradient, student.weight, out=slopes[chunk])
             if weight_slopes is not None:
-                _accumulate(weight_slopes, gradient, student.hidden[chunk])
+                accumulate(weight_slopes, gradient, student.hidden[chunk])
         ctx.save_for_backward(slopes, weight_slopes)
         ctx.counted, ctx.shape, ctx.dtype = counted, hidden.shape, weight.dtype
         return total.to(wide(hidden))
@@ -183,18 +213,3 @@ class _FusedLoss(torch.autograd.Function):
         if weight_slopes is not None:
             weight_slopes = weight_slopes.mul_(grad).to(ctx.dtype)
         return slopes, weight_slopes, None, None, None
-
-
-def _project(layer: OutputLayer, buffer: Tensor) -> Tensor:
-    """Return the logits [chunk, vocab / ranks] in a buffer."""
-    return torch.mm(layer.hidden, layer.weight.t(), out=buffer[: len(layer.hidden)])
-
-
-def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
-    """Add gradientᵀ · hidden to a total that may be wider than both."""
-    if total.dtype == hidden.dtype:
-        torch.addmm(total, gradient.t(), hidden, out=total)
-    elif hidden.is_cuda:
-        torch.addmm(total, gradient.t(), hidden, total.dtype, out=total)
-    else:
-        total += gradient.t() @ hidden
