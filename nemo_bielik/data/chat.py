@@ -1,9 +1,11 @@
 """Conversations to tokens, with the loss on what the assistant says and on nothing else.
 
-A conversation is a JSON line ``{"messages": [{"role": "user", "content": "…"}, …]}``, optionally
-with ``"tools"``; the tokenizer's own chat template turns it into text. What the assistant says is
-known from the template's ``{% generation %}`` markers. Where it has none, from what a message adds:
-everything between the prompt of its turn (with the generation prompt) and the end of its turn.
+The tokenizer's own chat template turns messages into text. What the assistant says is known from
+the template's ``{% generation %}`` markers. Where it has none, from what a message adds: everything
+between the prompt of its turn (with the generation prompt) and the end of its turn.
+
+A preference pair becomes two documents, the chosen answer's and the rejected one's, each with the
+whole prompt; the loss lies on the answers alone, whatever the assistant said in the prompt.
 """
 
 import itertools
@@ -16,68 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_bielik.data.conversations import (
+    Kind,
+    Messages,
+    Refused,
+    read_conversation,
+    read_pair,
+)
 from nemo_bielik.data.indexed import Block
-from nemo_bielik.data.text import parse_record, read_lines
 from nemo_bielik.data.tokenizer import load_tokenizer
 from nemo_bielik.errors import CheckpointError, DataError
 from nemo_bielik.files import value_sha256
 
-ROLES = ("system", "user", "assistant", "tool")
 _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_LINES_TO_LOOK_AT = 100
 
 Span = tuple[int, int]
-
-
-class Refused(Exception):
-    """A conversation that cannot be trained on: a reason to count it by, and particulars."""
-
-    def __init__(self, reason: str, particulars: str = "") -> None:
-        super().__init__(f"{reason} ({particulars})" if particulars else reason)
-        self.reason = reason
-
-
-def holds_conversations(path: Path) -> bool:
-    """Whether the first JSON object of a ``.jsonl`` or ``.jsonl.gz`` file has messages."""
-    if not path.name.removesuffix(".gz").endswith(".jsonl") or not path.is_file():
-        return False
-    for _, (where, line) in zip(range(_LINES_TO_LOOK_AT), read_lines(path), strict=False):
-        try:
-            return "messages" in parse_record(where, line)
-        except DataError:
-            continue
-    return False
-
-
-def read_conversation(line: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
-    """Return the messages and tools of one JSON line; raise `Refused` if it is no conversation."""
-    try:
-        record = parse_record("", line)
-    except DataError as error:
-        raise Refused("not a JSON object", str(error).strip()) from None
-    messages, tools = record.get("messages"), record.get("tools")
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise Refused('no list "messages" of objects')
-    if not messages:
-        raise Refused("no message")
-    for number, message in enumerate(messages, start=1):
-        _check_message(number, message)
-    if all(message["role"] != "assistant" for message in messages):
-        raise Refused("no assistant turn")
-    if tools is not None and not (
-        isinstance(tools, list) and all(isinstance(t, dict) for t in tools)
-    ):
-        raise Refused('"tools" is not a list of objects')
-    return messages, tools or None
-
-
-def _check_message(number: int, message: dict[str, Any]) -> None:
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise Refused("unknown role", f"message {number}: {role!r}; known are {', '.join(ROLES)}")
-    calls = role == "assistant" and message.get("tool_calls")
-    if not isinstance(content, str) and not (content is None and calls):
-        raise Refused("no content", f"message {number}: content must be text")
+#: Ids and 1 where they are learned, both [tokens].
+Document = tuple[list[int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -106,21 +63,57 @@ class ChatTokenizer:
         """The SHA-256 of the chat template."""
         return value_sha256(self.tokenizer.chat_template)
 
-    def encode(self, line: str, where: str) -> tuple[list[int], NDArray[np.uint8]]:
-        """Return the ids of one JSON line's conversation and 1 where they are learned, [tokens].
+    def encode(self, line: str, where: str, context: int = 0) -> tuple[list[Document], float]:
+        """Return the document of one JSON line's conversation, and its weight.
 
-        Raises `Refused` for a conversation that cannot be used, and `CheckpointError` for a
-        template that does not say which text is the assistant's.
+        Raises `Refused` for a conversation that cannot be used (because its answer does not begin
+        within `context` tokens, too, if that is above 0), and `CheckpointError` for a template that
+        does not say which text is the assistant's.
         """
-        messages, tools = read_conversation(line)
-        for text in _texts([messages, tools]):
-            self._check_text(text)
-        text, spans = self._render(messages, tools, where)
+        found = read_conversation(line)
+        self._check_texts([found.messages, found.tools])
+        document = self._document(*self._render(found.messages, found.tools, where))
+        _check_prompt(document, context)
+        return [document], found.weight
+
+    def encode_pair(self, line: str, where: str, context: int = 0) -> tuple[list[Document], float]:
+        """Return the documents of the chosen and the rejected answer of one JSON line; its weight.
+
+        Raises as `encode` does, and `Refused` for a pair that `context` tokens do not hold.
+        """
+        pair = read_pair(line)
+        self._check_texts([pair.prompt, pair.chosen, pair.rejected, pair.tools])
+        prompt, _ = self._rendered(pair.prompt, pair.tools, prompt=True)
+        documents = []
+        for answer in (pair.chosen, pair.rejected):
+            text, spans = self._render([*pair.prompt, *answer], pair.tools, where)
+            if not text.startswith(prompt):
+                raise CheckpointError(
+                    f"{self.directory}: its chat template writes the prompt of {where} otherwise "
+                    "once an answer follows, so the answer cannot be told from it; use one whose "
+                    "generation prompt is how an answer begins"
+                )
+            begin = len(prompt)
+            answers = [(max(start, begin), end) for start, end in spans if end > begin]
+            documents.append(self._document(text, answers))
+            _check_prompt(documents[-1], context)
+        if documents[0][0] == documents[1][0]:
+            raise Refused("the two answers are equal")
+        length = sum(len(ids) for ids, _ in documents)
+        if 0 < context < length:
+            raise Refused("pair longer than the context", f"{length:,} of {context:,} tokens")
+        return documents, pair.weight
+
+    def _document(self, text: str, spans: list[Span]) -> Document:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         loss = covered(encoded["offset_mapping"], spans)
         if not loss.any():
             raise Refused("no token to learn", "the template marks none as the assistant's")
         return encoded["input_ids"], loss
+
+    def _check_texts(self, value: Any) -> None:
+        for text in _texts(value):
+            self._check_text(text)
 
     def _check_text(self, text: str) -> None:
         found = self.special.search(text)
@@ -131,7 +124,7 @@ class ChatTokenizer:
         except UnicodeEncodeError:
             raise Refused("half a surrogate pair, which is not Unicode") from None
 
-    def _render(self, messages: list[Any], tools: list[Any] | None, where: str) -> tuple[str, Any]:
+    def _render(self, messages: Messages, tools: list[Any] | None, where: str) -> tuple[str, Any]:
         """Return the whole text and the (start, end) of what the assistant says in it."""
         if _MARKER.search(self.tokenizer.get_chat_template(tools=tools)):
             return self._rendered(messages, tools, marked=True)
@@ -197,39 +190,55 @@ def covered(offsets: list[Span], spans: list[Span]) -> NDArray[np.uint8]:
     return loss
 
 
-def encode_conversations(
-    tokenizer: ChatTokenizer, lines: list[tuple[str, str]], skip: bool
+def encode_lines(
+    tokenizer: ChatTokenizer,
+    lines: list[tuple[str, str]],
+    kind: Kind,
+    skip: bool,
+    context: int = 0,
 ) -> Block:
-    """Return the conversations of (``"FILE: line N"``, JSON line) pairs.
+    """Return the documents of (``"FILE: line N"``, JSON line) pairs.
 
-    One that cannot be used raises `DataError`, or is counted in the block if `skip`.
+    A line that cannot be used raises `DataError`, or is counted in the block if `skip`.
+
+    Args:
+        kind: conversations, a document each, or preference pairs, two each.
+        context: tokens that a conversation's prompt, or a whole pair, may have; 0: any number.
     """
-    ids: list[list[int]] = []
-    losses: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)]
+    encode = tokenizer.encode_pair if kind == "preference pairs" else tokenizer.encode
+    documents: list[Document] = []
+    weights: list[float] = []
     skipped: dict[str, tuple[int, str]] = {}
     for where, line in lines:
         try:
-            found, loss = tokenizer.encode(line, where)
+            found, weight = encode(line, where, context)
         except Refused as reason:
             if not skip:
                 raise DataError(
-                    f"{where}: {reason}; mend it, or leave such conversations out with "
-                    "malformed=skip"
+                    f"{where}: {reason}; mend it, or leave such {kind} out with malformed=skip"
                 ) from None
             count, example = skipped.get(reason.reason, (0, f"{where}: {reason}"))
             skipped[reason.reason] = count + 1, example
             continue
-        ids.append(found)
-        losses.append(loss)
-    lengths = np.array([len(document) for document in ids], dtype=np.int32)
-    flat = itertools.chain.from_iterable(ids)
+        documents += found
+        weights += [weight] * len(found)
+    lengths = np.array([len(ids) for ids, _ in documents], dtype=np.int32)
+    flat = itertools.chain.from_iterable(ids for ids, _ in documents)
     return Block(
         tokens=np.fromiter(flat, np.int32, int(lengths.sum())),
         lengths=lengths,
         num_bytes=sum(len(line.encode("utf-8")) for _, line in lines),
-        loss=np.concatenate(losses),
+        loss=np.concatenate([np.empty(0, np.uint8), *(loss for _, loss in documents)]),
+        weights=np.array(weights, np.float32),
         skipped=skipped,
     )
+
+
+def _check_prompt(document: Document, context: int) -> None:
+    """Raise `Refused` unless a sequence of `context` tokens predicts something that is learned."""
+    before = int(document[1].argmax())
+    if 0 < context < before:
+        raise Refused("prompt longer than the context", f"{before:,} of {context:,} tokens")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -9,7 +9,9 @@ The index is little-endian: 9 bytes of magic, version (u64), data type (u8), num
 ``.bin`` (i64), document bounds (i64). One document is one sequence.
 
 Conversations have a third file beside the two, ``loss.bin``: one byte a token, 1 where the token is
-to be learned (the assistant's) and 0 where it is only read.
+to be learned (the assistant's) and 0 where it is only read. Preference pairs are two documents
+each, the chosen answer's and then the rejected one's. Where examples count differently,
+``weights.bin`` says how much: one float32 a document.
 """
 
 import struct
@@ -25,6 +27,7 @@ from nemo_bielik.errors import DataError
 
 NAME = "tokens"
 LOSS_FILE = "loss.bin"
+WEIGHTS_FILE = "weights.bin"
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES: dict[int, Any] = {4: np.dtype(np.int32), 8: np.dtype(np.uint16)}
@@ -41,14 +44,15 @@ def token_dtype(vocab_size: int) -> "np.dtype[Any]":
 class Block:
     """Some consecutive documents: ids and loss end to end [tokens], lengths [documents].
 
-    `loss` is None for plain text. `skipped` counts what was left out by reason, with the first
-    example of each.
+    `loss` is None for plain text, `weights` [documents] where all count alike. `skipped` counts
+    what was left out by reason, with the first example of each.
     """
 
     tokens: NDArray[Any]
     lengths: NDArray[np.int32]
     num_bytes: int
     loss: NDArray[np.uint8] | None = None
+    weights: NDArray[np.float32] | None = None
     skipped: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -60,6 +64,7 @@ class TokenWriter:
         self._stream = (directory / f"{NAME}.bin").open("wb")
         self._loss = (directory / LOSS_FILE).open("wb") if with_loss else None
         self._lengths: list[NDArray[np.int32]] = []
+        self._weights: list[NDArray[np.float32]] = []
 
     def __enter__(self) -> "TokenWriter":
         return self
@@ -72,10 +77,12 @@ class TokenWriter:
         tokens: NDArray[Any],
         lengths: NDArray[np.int32],
         loss: NDArray[np.uint8] | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
         """Append documents: `tokens` and `loss` [sum(lengths)] end to end, `lengths` [documents].
 
-        A writer that was opened `with_loss` needs it, another takes none.
+        A writer that was opened `with_loss` needs it, another takes none; `weights` [documents] are
+        1 if not given.
         """
         assert (loss is None) == (self._loss is None)
         self._stream.write(tokens.astype(self._dtype, copy=False).tobytes())
@@ -83,6 +90,7 @@ class TokenWriter:
             assert len(loss) == len(tokens)
             self._loss.write(loss.tobytes())
         self._lengths.append(lengths)
+        self._weights.append(np.ones(len(lengths), np.float32) if weights is None else weights)
 
     def _close(self) -> None:
         self._stream.close()
@@ -100,6 +108,9 @@ class TokenWriter:
             index.write(lengths.astype(np.int32).tobytes())
             index.write(((ends - lengths) * self._dtype.itemsize).tobytes())
             index.write(np.arange(len(lengths) + 1, dtype=np.int64).tobytes())
+        weights = np.concatenate([np.empty(0, np.float32), *self._weights])
+        if (weights != 1).any():
+            weights.astype("<f4").tofile(self._directory / WEIGHTS_FILE)
         return len(lengths), int(lengths.sum(dtype=np.int64))
 
 
@@ -107,12 +118,14 @@ class TokenWriter:
 class TokenFiles:
     """What ``bielik tokenize`` made, mapped into memory: only what is looked at is read.
 
-    Shapes: `tokens` and `loss` (None for plain text) [tokens], `lengths` [documents].
+    Shapes: `tokens` and `loss` (None for plain text) [tokens], `lengths` and `weights` (None where
+    all documents count alike) [documents].
     """
 
     tokens: NDArray[Any]
     lengths: NDArray[np.int32]
     loss: NDArray[np.uint8] | None
+    weights: NDArray[np.float32] | None = None
 
     @classmethod
     def open(cls, directory: Path) -> "TokenFiles":
@@ -120,11 +133,15 @@ class TokenFiles:
         code, lengths = _read_index(directory)
         tokens = int(lengths.sum(dtype=np.int64))
         _require_tokens(directory, f"{NAME}.bin", tokens, _DTYPES[code].itemsize)
-        loss = None
+        loss = weights = None
         if has_loss(directory):
             _require_tokens(directory, LOSS_FILE, tokens, 1)
             loss = _mapped(directory / LOSS_FILE, np.dtype(np.uint8), tokens)
-        return cls(_mapped(directory / f"{NAME}.bin", _DTYPES[code], tokens), lengths, loss)
+        if (directory / WEIGHTS_FILE).is_file():
+            _require_tokens(directory, WEIGHTS_FILE, len(lengths), 4, "documents")
+            weights = _mapped(directory / WEIGHTS_FILE, np.dtype("<f4"), len(lengths))
+        found = _mapped(directory / f"{NAME}.bin", _DTYPES[code], tokens)
+        return cls(found, lengths, loss, weights)
 
 
 def has_loss(directory: Path) -> bool:
@@ -166,10 +183,12 @@ def _read_index(directory: Path) -> tuple[int, NDArray[np.int32]]:
     return code, lengths
 
 
-def _require_tokens(directory: Path, name: str, tokens: int, item_bytes: int) -> None:
-    if (directory / name).stat().st_size != tokens * item_bytes:
+def _require_tokens(
+    directory: Path, name: str, items: int, item_bytes: int, what: str = "tokens"
+) -> None:
+    if (directory / name).stat().st_size != items * item_bytes:
         raise DataError(
-            f"{directory}: {name} does not hold the {tokens:,} tokens that {NAME}.idx names; "
+            f"{directory}: {name} does not hold the {items:,} {what} that {NAME}.idx names; "
             "run `bielik tokenize` again"
         )
 

@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Tokens `start` to `start + length` of a directory's tokens; `goes_on` where the document does.
-PIECE = np.dtype([("start", np.int64), ("length", np.int32), ("goes_on", np.bool_)])
+#: `document` is the number of the document, of a pair that of its first one.
+PIECE = np.dtype(
+    [("start", np.int64), ("length", np.int32), ("goes_on", np.bool_), ("document", np.int32)]
+)
 #: Pieces that are fitted together: more of them save nothing, and cost time and randomness.
 WINDOW_PIECES = 16_384
 _ROW_BITS = 32
@@ -66,6 +69,7 @@ def cut_pieces(lengths: NDArray[np.int32], row_length: int) -> NDArray[Any]:
     pieces["start"] = begins[document] + within
     pieces["length"] = np.minimum(rest, row_length)
     pieces["goes_on"] = rest > row_length
+    pieces["document"] = document
     return pieces
 
 
@@ -75,6 +79,18 @@ def truncated_pieces(lengths: NDArray[np.int32], row_length: int) -> NDArray[Any
     pieces["start"] = _starts(lengths)
     pieces["length"] = np.minimum(lengths, row_length)
     pieces["goes_on"] = lengths > row_length
+    pieces["document"] = np.arange(len(lengths))
+    return pieces
+
+
+def pair_pieces(lengths: NDArray[np.int32], row_length: int) -> NDArray[Any]:
+    """Return pairs of consecutive documents as one piece each, those longer than a row left out."""
+    both = lengths.reshape(-1, 2).sum(axis=1, dtype=np.int64)
+    fits = both <= row_length
+    pieces = np.zeros(int(fits.sum()), PIECE)
+    pieces["start"] = _starts(lengths)[::2][fits]
+    pieces["length"] = both[fits]
+    pieces["document"] = 2 * np.flatnonzero(fits)
     return pieces
 
 

@@ -1,6 +1,7 @@
 """Text to tokens: documents become ``<s> text </s>``, end to end in Megatron's ``.bin/.idx``.
 
-Conversations (`chat.py`) become what the chat template makes of them, with the loss beside it.
+Conversations and preference pairs (`chat.py`) become what the chat template makes of them, with the
+loss beside it.
 
 Worker processes tokenise blocks of documents; blocks are written in the order of the text, so the
 output is the same for any number of workers, and at most a few blocks per worker are in memory.
@@ -24,7 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nemo_bielik.data.chat import ChatTokenizer, encode_conversations, holds_conversations
+from nemo_bielik.data.chat import ChatTokenizer, encode_lines
+from nemo_bielik.data.conversations import Kind, kind_of
 from nemo_bielik.data.indexed import Block, TokenWriter, token_dtype, token_stats
 from nemo_bielik.data.text import read_documents, read_lines, text_bytes, text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
@@ -46,12 +48,13 @@ BYTES_WORTH_A_WORKER = 4_000_000
 class TokenizeConfig:
     """Turn text or conversations into ``tokens.bin`` and ``tokens.idx`` for training.
 
-    JSON lines with "messages" are conversations: the tokenizer's chat template writes them, and
-    ``loss.bin`` says which tokens are the assistant's.
+    JSON lines with "messages" are conversations, those with "prompt", "chosen" and "rejected" pairs
+    of answers: the tokenizer's chat template writes them, and ``loss.bin`` says which tokens are
+    the assistant's.
     """
 
     inputs: list[Path] = field(
-        metadata={"help": ".jsonl (text or conversations), .txt, or saved datasets"}
+        metadata={"help": ".jsonl (text, conversations, pairs), .txt, or saved datasets"}
     )
     tokenizer: Path = field(metadata={"help": "tokenizer or model directory"})
     output: Path = field(metadata={"help": "directory to make"})
@@ -65,7 +68,13 @@ class TokenizeConfig:
 
     malformed: Literal["stop", "skip"] = field(
         default="stop",
-        metadata={"help": "a conversation that cannot be used: stop, or skip and count it"},
+        metadata={"help": "a conversation or pair that cannot be used: stop, or skip and count it"},
+    )
+    context: int = field(
+        default=0,
+        metadata={
+            "help": "tokens a sequence of training; a longer prompt or pair cannot be used; 0: any"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -73,6 +82,8 @@ class TokenizeConfig:
             raise ConfigError("inputs is empty; give at least one text")
         if self.malformed not in ("stop", "skip"):
             raise ConfigError(f"malformed is {self.malformed!r}; allowed are stop, skip")
+        if self.context < 0:
+            raise ConfigError(f"context is {self.context}; it must be 0 (any length) or more")
         if self.workers < 1:
             raise ConfigError(f"workers is {self.workers}; it must be at least 1")
 
@@ -84,56 +95,59 @@ def tokenize(config: TokenizeConfig) -> None:
     """
     tokenizer = TextTokenizer.open(config.tokenizer)
     total = text_bytes(config.inputs)
-    chat = _of_conversations(config.inputs)
-    manifest = _manifest(config, tokenizer, chat)
+    kind = _kind(config.inputs)
+    manifest = _manifest(config, tokenizer, kind)
     if is_done(config.output, manifest):
         return
     started = time.monotonic()
     results: dict[str, Any] = {}
     with stage_output(config.output, manifest, results) as scratch:
         with progress(total=total, unit="B", unit_scale=True, desc="tokenize") as bar:
-            blocks = _encode(_blocks(_corpus(config, chat, bar)), config, chat, total)
+            blocks = _encode(_blocks(_corpus(config, kind, bar)), config, kind, total)
             results["end_of_document"] = tokenizer.eos_id
-            results |= _write(blocks, scratch, token_dtype(tokenizer.vocab_size), chat)
+            results |= _write(blocks, scratch, token_dtype(tokenizer.vocab_size), kind)
         if not results["documents"]:
             raise DataError(f"{_names(config)}: no document holds a single token; nothing to write")
         seconds = time.monotonic() - started
         results["tokens_per_second"] = round(results["tokens"] / seconds)
 
 
-def _of_conversations(inputs: list[Path]) -> bool:
-    """Whether `inputs` hold conversations; raise `DataError` if only some do."""
-    kinds = {path: holds_conversations(path) for path in inputs}
-    chat = kinds[inputs[0]]
-    for path, kind in kinds.items():
-        if kind != chat:
+def _kind(inputs: list[Path]) -> Kind:
+    """Return what `inputs` hold; raise `DataError` if they differ in that."""
+    first, *others = inputs
+    kind = kind_of(first)
+    for path in others:
+        if kind_of(path) != kind:
             raise DataError(
-                f"{inputs[0]} and {path}: one holds texts and the other conversations; tokenize "
+                f"{first} and {path}: one holds {kind} and the other {kind_of(path)}; tokenize "
                 "them apart and train on both (train_data=[a,b])"
             )
-    return chat
+    return kind
 
 
-def _manifest(config: TokenizeConfig, tokenizer: TextTokenizer, chat: bool) -> Manifest:
+def _manifest(config: TokenizeConfig, tokenizer: TextTokenizer, kind: Kind) -> Manifest:
     """Describe the run without the settings that decide nothing about its output."""
     inputs = {str(path): text_fingerprint(path) for path in config.inputs}
     inputs["tokenizer"] = tokenizer.fingerprint
-    idle = {"workers"} if chat else {"workers", "malformed"}
-    if chat:
+    idle = {"workers"}
+    if kind == "texts":
+        idle |= {"malformed", "context"}
+    else:
         inputs["chat_template"] = ChatTokenizer.open(config.tokenizer).template_fingerprint
+        idle |= set() if config.context else {"context"}
     manifest = describe("tokenize", config, inputs)
     settings = {name: value for name, value in manifest.config.items() if name not in idle}
     return dataclasses.replace(manifest, config=settings)
 
 
 def _write(
-    blocks: Iterable[Block], directory: Path, dtype: "np.dtype[Any]", chat: bool
+    blocks: Iterable[Block], directory: Path, dtype: "np.dtype[Any]", kind: Kind
 ) -> dict[str, Any]:
     num_bytes = loss_tokens = 0
     skipped: dict[str, tuple[int, str]] = {}
-    with TokenWriter(directory, dtype, with_loss=chat) as writer:
+    with TokenWriter(directory, dtype, with_loss=kind != "texts") as writer:
         for block in blocks:
-            writer.add(block.tokens, block.lengths, block.loss)
+            writer.add(block.tokens, block.lengths, block.loss, block.weights)
             num_bytes += block.num_bytes
             loss_tokens += 0 if block.loss is None else int(block.loss.sum())
             for reason, (count, example) in block.skipped.items():
@@ -147,20 +161,22 @@ def _write(
         "tokens": tokens,
         "bytes": num_bytes,
     }
-    if not chat:
+    if kind == "texts":
         return results
     for reason, (count, example) in skipped.items():
-        print(f"skipped {count:,} conversations: {reason}; first {example}", file=sys.stderr)
+        print(f"skipped {count:,} {kind}: {reason}; first {example}", file=sys.stderr)
+    if kind == "preference pairs":
+        results["pairs"] = documents // 2
     return {**results, "loss_tokens": loss_tokens, "skipped": counts}
 
 
-def _corpus(config: TokenizeConfig, chat: bool, bar: Any) -> Iterator[Any]:
-    """Yield texts, or (``"FILE: line N"``, JSON line) of every conversation."""
+def _corpus(config: TokenizeConfig, kind: Kind, bar: Any) -> Iterator[Any]:
+    """Yield texts, or (``"FILE: line N"``, JSON line) of all else."""
     for path in config.inputs:
-        if chat:
-            yield from read_lines(path, bar.update)
-        else:
+        if kind == "texts":
             yield from read_documents(path, config.document_separator, bar.update)
+        else:
+            yield from read_lines(path, bar.update)
 
 
 def _blocks(documents: Iterable[Any]) -> Iterator[list[Any]]:
@@ -177,19 +193,25 @@ def _blocks(documents: Iterable[Any]) -> Iterator[list[Any]]:
         yield block
 
 
-def _encoder(directory: Path, chat: bool, skip: bool) -> Callable[[list[Any]], Block]:
+def _encoder(config: TokenizeConfig, kind: Kind) -> Callable[[list[Any]], Block]:
     """Return what makes a block of tokens from documents."""
-    if chat:
-        return functools.partial(encode_conversations, ChatTokenizer.open(directory), skip=skip)
-    return functools.partial(encode_block, TextTokenizer.open(directory))
+    if kind == "texts":
+        return functools.partial(encode_block, TextTokenizer.open(config.tokenizer))
+    return functools.partial(
+        encode_lines,
+        ChatTokenizer.open(config.tokenizer),
+        kind=kind,
+        skip=config.malformed == "skip",
+        context=config.context,
+    )
 
 
 def _encode(
-    blocks: Iterable[list[Any]], config: TokenizeConfig, chat: bool, total_bytes: int
+    blocks: Iterable[list[Any]], config: TokenizeConfig, kind: Kind, total_bytes: int
 ) -> Iterator[Block]:
     """Yield each block's tokens, in order."""
     workers = min(config.workers, 1 + total_bytes // BYTES_WORTH_A_WORKER)
-    settings = (config.tokenizer, chat, config.malformed == "skip")
+    settings = (config, kind)
     if workers == 1:
         yield from map(_encoder(*settings), blocks)
         return
@@ -230,12 +252,12 @@ def encode_block(tokenizer: TextTokenizer, texts: list[str]) -> Block:
 _worker_encode: Callable[[list[Any]], Block]
 
 
-def _start_worker(directory: Path, chat: bool, skip: bool) -> None:
+def _start_worker(config: TokenizeConfig, kind: Kind) -> None:
     global _worker_encode
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too and stops its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process; processes are many
-    _worker_encode = _encoder(directory, chat, skip)
+    _worker_encode = _encoder(config, kind)
 
 
 def _die_with_parent() -> None:

@@ -1,6 +1,7 @@
 """A model of one layer that answers in whole words, and tasks for it."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 import pytest
 
 from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
+
+if str(Path(__file__).parent) not in sys.path:  # helpers of these tests can be imported
+    sys.path.insert(0, str(Path(__file__).parent))
 
 WORDS = [f"w{number}" for number in range(12)]
 VOCABULARY = ["<unk>", "<s>", "</s>", "user", "assistant", "system", *WORDS]

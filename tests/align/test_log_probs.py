@@ -1,15 +1,10 @@
 """Log-probabilities without logits are those with them: in any chunks, on any ranks."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
 from log_prob_ranks import RANKS, slice_results
 
 from nemo_bielik.align.log_probs import label_log_probs

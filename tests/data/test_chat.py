@@ -6,87 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chat_cases import (
+    CONVERSATION,
+    MARKED,
+    MARKED_TO_THE_LINE_END,
+    MARKS,
+    PLAIN,
+    messages,
+    read_marks,
+    write_lines,
+    write_tokenizer,
+)
 
-from nemo_bielik.data.chat import ChatTokenizer, covered, holds_conversations
+from nemo_bielik.data.chat import ChatTokenizer, covered
+from nemo_bielik.data.conversations import kind_of
 from nemo_bielik.data.indexed import TokenFiles
 from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
 from nemo_bielik.errors import CheckpointError, DataError
 from nemo_bielik.manifest import Manifest
-
-#: As most models write a turn; tools come first, calls are written as JSON.
-TEMPLATE = """\
-{{- bos_token }}
-{%- if tools %}{{ '<|im_start|>system\\nTools : ' + tools[0]['name'] + '<|im_end|>\\n' }}{% endif %}
-{%- for message in messages %}
-{{- '<|im_start|>' + message['role'] + '\\n' }}
-{%- if message['role'] == 'assistant' %}BEGIN{{ message['content'] or '' }}
-{%- for call in message.get('tool_calls', []) %}{{ ' <call> ' + call['function'] }}{% endfor %}
-{{- '<|im_end|>' }}END
-{%- else %}{{ message['content'] + '<|im_end|>' }}{% endif %}
-{{- '\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-PLAIN = TEMPLATE.replace("BEGIN", "").replace("END", "")
-MARKED = TEMPLATE.replace("BEGIN", "{% generation %}").replace("END", "{% endgeneration %}")
-#: The span ends with a line break, which no token holds.
-MARKED_TO_THE_LINE_END = TEMPLATE.replace("BEGIN", "{% generation %}").replace(
-    "{{- '<|im_end|>' }}END", "{{- '<|im_end|>\\n' }}{% endgeneration %}"
-)
-SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-WORDS = "system user assistant tool Tools weather What is it Look <call> rain It rains . ? : Thanks"
-
-CONVERSATION: dict[str, Any] = {
-    "tools": [{"name": "weather"}],
-    "messages": [
-        {"role": "user", "content": "What is it ?"},
-        {"role": "assistant", "content": "Look .", "tool_calls": [{"function": "weather"}]},
-        {"role": "tool", "content": "rain"},
-        {"role": "assistant", "content": "It rains ."},
-        {"role": "user", "content": "Thanks"},
-    ],
-}
-#: Marked by hand: what stands in [brackets] is learned.
-MARKS = """
-<s> <|im_start|> system Tools : weather <|im_end|>
-<|im_start|> user What is it ? <|im_end|>
-<|im_start|> assistant [ Look . <call> weather <|im_end|> ]
-<|im_start|> tool rain <|im_end|>
-<|im_start|> assistant [ It rains . <|im_end|> ]
-<|im_start|> user Thanks <|im_end|>
-"""
-
-
-def read_marks(text: str) -> list[tuple[str, int]]:
-    """Return (token, whether it is learned)."""
-    found, learned = [], 0
-    for word in text.split():
-        if word in "[]":
-            learned = int(word == "[")
-        else:
-            found.append((word, learned))
-    return found
-
-
-def write_tokenizer(directory: Path, template: str | None) -> Path:
-    """A tokenizer of whole words that knows five special tokens."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = dict.fromkeys([*SPECIAL, *WORDS.split()])
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(SPECIAL)
-    directory.mkdir()
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "additional_special_tokens": SPECIAL[3:],
-    }
-    settings |= {"chat_template": template} if template else {}
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +31,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokenizer(tmp_path_factory.mktemp("chat") / "tokenizer", PLAIN)
 
 
-def write_lines(path: Path, *records: Any) -> Path:
-    lines = [r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
 @pytest.mark.parametrize(
     "template", [PLAIN, MARKED, MARKED_TO_THE_LINE_END], ids=["prefixes", "markers", "line end"]
 )
 def test_the_assistants_tokens_are_learned_and_no_others(tmp_path: Path, template: str) -> None:
     opened = ChatTokenizer.open(write_tokenizer(tmp_path / "tokenizer", template))
-    ids, loss = opened.encode(json.dumps(CONVERSATION), "here")
+    [(ids, loss)], weight = opened.encode(json.dumps(CONVERSATION), "here")
+    assert weight == 1
     words = opened.tokenizer.convert_ids_to_tokens(ids)
     assert list(zip(words, loss.tolist(), strict=True)) == read_marks(MARKS)
 
@@ -133,10 +65,6 @@ def test_tokens_and_their_loss_lie_side_by_side(tokenizer: Path, tmp_path: Path)
     assert results["loss_tokens"] == 2 * 9 and results["skipped"] == {}
     assert results["end_of_document"] == 2
     assert "malformed" in Manifest.load(output).config
-
-
-def messages(*turns: tuple[str, Any]) -> dict[str, Any]:
-    return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
 BAD: list[tuple[Any, str]] = [
@@ -208,7 +136,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tmp_path: Path) -> No
 def test_texts_and_conversations_are_tokenized_apart(tokenizer: Path, tmp_path: Path) -> None:
     chat = write_lines(tmp_path / "chat.jsonl", "not yet", CONVERSATION)
     text = write_lines(tmp_path / "text.jsonl", {"text": "Look"})
-    assert holds_conversations(chat) and not holds_conversations(text)
+    assert (kind_of(chat), kind_of(text)) == ("conversations", "texts")
     with pytest.raises(DataError, match="one holds texts and the other conversations"):
         config = TokenizeConfig(inputs=[text, chat], tokenizer=tokenizer, output=tmp_path / "out")
         tokenize(config)

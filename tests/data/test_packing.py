@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from nemo_bielik.data.packing import PIECE, best_fit, cut_pieces, interleave, pack, truncated_pieces
+from nemo_bielik.data.packing import (
+    PIECE,
+    best_fit,
+    cut_pieces,
+    interleave,
+    pack,
+    pair_pieces,
+    truncated_pieces,
+)
 
 
 def lognormal_lengths(count: int, seed: int = 0) -> "np.ndarray":
@@ -14,15 +22,21 @@ def lognormal_lengths(count: int, seed: int = 0) -> "np.ndarray":
 
 def test_long_texts_are_cut_at_multiples_of_the_row() -> None:
     pieces = cut_pieces(np.array([5, 12, 1, 11], np.int32), 5)
-    expected = [(0, 5, False), (5, 5, True), (10, 5, True), (15, 2, False), (17, 1, False)]
-    expected += [(18, 5, True), (23, 5, True)]  # the eleventh is only predicted
+    expected = [(0, 5, False, 0), (5, 5, True, 1), (10, 5, True, 1), (15, 2, False, 1)]
+    # the eleventh token of the last one is only predicted
+    expected += [(17, 1, False, 2), (18, 5, True, 3), (23, 5, True, 3)]
     assert pieces.tolist() == expected
     assert pieces.dtype == PIECE
 
 
 def test_long_conversations_lose_their_ends() -> None:
     pieces = truncated_pieces(np.array([5, 12, 4], np.int32), 5)
-    assert pieces.tolist() == [(0, 5, False), (5, 5, True), (17, 4, False)]
+    assert pieces.tolist() == [(0, 5, False, 0), (5, 5, True, 1), (17, 4, False, 2)]
+
+
+def test_pairs_are_one_piece_and_those_longer_than_a_row_are_left_out() -> None:
+    pieces = pair_pieces(np.array([3, 2, 4, 4, 5, 2], np.int32), 7)
+    assert pieces.tolist() == [(0, 5, False, 0), (13, 7, False, 4)]
 
 
 def test_the_fullest_row_with_room_is_taken() -> None:
