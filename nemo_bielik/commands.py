@@ -185,6 +185,26 @@ COMMANDS: tuple[Command, ...] = (
         "train a student on its teacher's distribution",
     ),
     Command(
+        "sft",
+        "nemo_bielik.align.sft:SftConfig",
+        "nemo_bielik.align.sft:sft",
+        "fine-tune a model on conversations",
+        "nemo_bielik.align.sft:describe",
+    ),
+    Command(
+        "reference",
+        "nemo_bielik.align.reference:ReferenceConfig",
+        "nemo_bielik.align.reference:reference",
+        "a model's log-probabilities of preference pairs, for dpo",
+    ),
+    Command(
+        "dpo",
+        "nemo_bielik.align.dpo:DpoConfig",
+        "nemo_bielik.align.dpo:dpo",
+        "train a model to prefer the better of two answers (DPO-Positive)",
+        "nemo_bielik.align.dpo:describe",
+    ),
+    Command(
         "grpo",
         "nemo_bielik.align.grpo:GrpoConfig",
         "nemo_bielik.align.grpo:grpo",

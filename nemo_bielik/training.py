@@ -372,15 +372,18 @@ def check_layout(
         )
 
 
-def prepare(stage: str, config: TrainConfig, inputs: Mapping[str, str]) -> Manifest:
+def prepare(
+    stage: str, config: TrainConfig, inputs: Mapping[str, str], pairs: bool = False
+) -> Manifest:
     """Check what a run starts from and return its manifest; cheap beside loading the engine.
 
-    The manifest leaves out what a run may change when it resumes (`layouts.py`).
+    `pairs` says whether it trains on preference pairs. The manifest leaves out what a run may
+    change when it resumes (`layouts.py`).
     """
     config.logging.check()
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.longest_sequence, checkpoint)
-    found = {"model": checkpoint.fingerprint(), **data_fingerprints(config)}
+    found = {"model": checkpoint.fingerprint(), **data_fingerprints(config, pairs)}
     return without_speed(describe(stage, config, {**found, **inputs}, config.seed))
 
 

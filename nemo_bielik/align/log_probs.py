@@ -69,6 +69,32 @@ def label_log_probs(
     return found
 
 
+def answer_log_probs(
+    layer: OutputLayer,
+    labels: Tensor,
+    mask: Tensor,
+    position_ids: Tensor,
+    group: Group = None,
+    chunk_bytes: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the summed log-probability of every document that has one, and its weight, [answers].
+
+    Float64, in the order of rows and of documents in them. A document begins at position 0; its
+    weight is what the mask holds where its tokens count.
+
+    Args:
+        layer: hidden states [b, s, h] and weight, as for `label_log_probs`; so are the others.
+        position_ids: [b, s].
+    """
+    log_probs = label_log_probs(layer, labels, mask, group, chunk_bytes).double()
+    counted = counted_tokens(mask)
+    documents = (position_ids.reshape(-1) == 0).cumsum(0)[counted]
+    numbers, answer = torch.unique_consecutive(documents, return_inverse=True)
+    weights = log_probs.new_zeros(len(numbers))
+    weights[answer] = mask.reshape(-1)[counted].to(weights)
+    return log_probs.new_zeros(len(numbers)).index_add(0, answer, log_probs), weights
+
+
 class _LabelLogProbs(torch.autograd.Function):
     """Normalisers are kept, logits are made again."""
 

@@ -21,15 +21,17 @@ class TextSettings(Protocol):
     packing: Packing
 
 
-def data_fingerprints(config: TextSettings) -> dict[str, str]:
+def data_fingerprints(config: TextSettings, pairs: bool = False) -> dict[str, str]:
     """Return the identity of every directory of tokens, by the setting that names it.
 
     Raises `DataError` for what holds no tokens, or tokens of another tokenizer than the first, and
-    `ConfigError` for conversations that would be cut.
+    `ConfigError` for conversations that would be cut, or for preference pairs where none are
+    wanted (`pairs`), or the other way round.
     """
     found, data = {}, data_directories(config)
     for name, directory in data.items():
         found[name] = tokens_fingerprint(directory)
+        require_kind(name, directory, pairs)
         if config.packing == "cut" and has_loss(directory):
             raise ConfigError(
                 f"packing=cut would cut the conversations of {directory}; leave packing as it is"
@@ -50,6 +52,25 @@ def data_directories(config: TextSettings) -> dict[str, Path]:
         for name, paths in settings
         for number, path in enumerate(paths)
     }
+
+
+def require_kind(name: str, directory: Path, pairs: bool) -> None:
+    """Raise `ConfigError` unless a directory of tokens holds preference pairs, or none."""
+    if holds_pairs(directory) and not pairs:
+        raise ConfigError(
+            f"{name} ({directory}) holds preference pairs, of which one answer is not to be "
+            "learned; train on them with `bielik dpo`"
+        )
+    if pairs and not holds_pairs(directory):
+        raise ConfigError(
+            f"{name} ({directory}) holds no preference pairs; make them with `bielik tokenize` "
+            'from JSON lines with "prompt", "chosen" and "rejected"'
+        )
+
+
+def holds_pairs(directory: Path) -> bool:
+    """Whether the documents of a directory of tokens are pairs of answers, two by two."""
+    return "pairs" in Manifest.load(directory).results
 
 
 def _check_same_tokens(data: Mapping[str, Path]) -> None:

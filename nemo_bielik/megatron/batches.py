@@ -22,7 +22,13 @@ from nemo_bielik.data.indexed import has_loss, token_stats
 from nemo_bielik.data.sources import Packing, end_of_document
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.megatron.model import HAS_TRANSFORMER_ENGINE
-from nemo_bielik.megatron.packing import After, Blend, whole_documents
+from nemo_bielik.megatron.packing import (
+    After,
+    Blend,
+    WholeDocuments,
+    WholeEpochs,
+    whole_documents,
+)
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,8 @@ class PackedText(DatasetProvider):
 
     `samples` sequences are trained on, behind `first_sample` others that earlier phases have read;
     `weights` are the shares of them from each directory of `train` (empty: by its tokens).
-    `eval_samples` sequences are one validation.
+    `eval_samples` sequences are one validation. With `epochs` and without weights every document
+    of `train` is read so many times, no more and no less; the last batch is filled with padding.
     """
 
     train: list[Path]
@@ -207,6 +214,7 @@ class PackedText(DatasetProvider):
     weights: list[float] = field(default_factory=list)
     packing: Packing = "auto"
     first_sample: int = 0
+    epochs: int = 0
 
     def build_datasets(self, context: DatasetBuildContext) -> tuple[Any, Any, None]:
         """Build what Bridge asks for; index files go to `cache`."""
@@ -224,10 +232,19 @@ class PackedText(DatasetProvider):
 
     def training(self) -> Dataset[Any]:
         """Return at least `samples` rows, in the order in which they are read."""
+        if self.epochs and not self.weights:
+            return WholeEpochs(self.whole_epochs(), self.samples)
         if len(self.train) == 1:
             return self._build(self.train[0], self.samples)
         weights = self.weights or [float(token_stats(tokens)[1]) for tokens in self.train]
         return Blend(lambda n, rows: self._build(self.train[n], rows), weights, self.samples)
+
+    def whole_epochs(self) -> list[WholeDocuments]:
+        """Return the rows of all epochs, one dataset a directory of `train`."""
+        return [
+            whole_documents(tokens, 0, self.seq_length, self.seed, self.cache, self.epochs)
+            for tokens in self.train
+        ]
 
     def _build(self, tokens: Path, samples: int) -> Dataset[Any]:
         return packed_dataset(

@@ -35,7 +35,7 @@ def bridge_config(stretch: Stretch, provider: Any, work: Path) -> ConfigContaine
         optimizer=_optimizer(config),
         scheduler=_schedule(config),
         ddp=_gradients(config),
-        dataset=_text(stretch, work, provider.vocab_size),
+        dataset=training_text(stretch, work, provider.vocab_size),
         logger=LoggerConfig(log_interval=10),  # the rest is `trackers.py`'s
         # the text is tokens already: Bridge needs to know their number alone
         tokenizer=TokenizerConfig(tokenizer_type="NullTokenizer", vocab_size=provider.vocab_size),
@@ -118,7 +118,8 @@ def _gradients(config: TrainConfig) -> DistributedDataParallelConfig:
     )
 
 
-def _text(stretch: Stretch, work: Path, vocab_size: int) -> PackedText:
+def training_text(stretch: Stretch, work: Path, vocab_size: int) -> PackedText:
+    """Return what a stretch of steps reads; its index files go to `work`."""
     config = stretch.config
     return PackedText(
         train=config.train_data,
@@ -130,6 +131,7 @@ def _text(stretch: Stretch, work: Path, vocab_size: int) -> PackedText:
         first_sample=stretch.first_sample,
         weights=config.train_weights,
         packing=config.packing,
+        epochs=getattr(config, "epochs", 0),
         eval_samples=config.eval_iters * config.global_batch_size,
         vocab_size=vocab_size,
         dataloader_type="single",

@@ -82,7 +82,9 @@ class Metrics(Callback):
         if context.skipped_iter:
             values["skipped"] = True
         else:
-            values["loss"] = float(next(iter(context.loss_dict.values())))  # waits for the device
+            loss, *others = context.loss_dict.items()
+            values["loss"] = float(loss[1])  # waits for the device
+            values |= {name: float(mean) for name, mean in others}
             values["grad_norm"] = context.grad_norm
             values["learning_rate"] = _learning_rate(context)
         speed = self.speed.end(self.shape.global_batch_size * self.shape.sequence_length)
@@ -101,6 +103,9 @@ class Metrics(Callback):
             classes = from_log(means, sequences // self.shape.micro_batch_size)
             if classes:
                 values["classes"] = classes
+            else:
+                others = list(means.items())[1:]
+                values |= {f"validation_{name}": float(mean) for name, mean in others}
             self._write(step=context.state.train_state.step, **values)
 
     def on_train_end(self, context: CallbackContext) -> None:

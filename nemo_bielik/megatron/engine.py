@@ -5,11 +5,14 @@ output itself appears whole at the end, and the same command continues after a k
 """
 
 import contextlib
+import dataclasses
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from megatron.bridge.training.callbacks import Callback
@@ -21,7 +24,7 @@ from nemo_bielik.files import explain_disk_errors, link_tree, quiet_threads_on_f
 from nemo_bielik.layouts import note_layout, read_layouts
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import require_packable
-from nemo_bielik.megatron.bridge_config import bridge_config
+from nemo_bielik.megatron.bridge_config import bridge_config, training_text
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, Release, read_summary
 from nemo_bielik.megatron.checkpoints import last_complete
 from nemo_bielik.megatron.lora import adapt
@@ -48,21 +51,42 @@ from nemo_bielik.stages import hold_work, stage_output
 from nemo_bielik.training import TrainConfig
 
 
-def run_training(config: TrainConfig, objective: Objective, manifest: Manifest) -> None:
+def run_training(
+    config: TrainConfig,
+    objective: Objective,
+    manifest: Manifest,
+    notes: Mapping[str, Any] | None = None,
+    complete: Callable[[Path], None] | None = None,
+) -> None:
     """Train `config.model` by `objective` and publish `config.output` with `manifest`.
 
-    Every rank calls it. Raises `StorageError` if another recipe's work lies in the way, or where
-    the disk is full.
+    Every rank calls it. `notes` go into the manifest's results, and `complete` adds what else the
+    output directory is to hold, on one rank. Raises `StorageError` if another recipe's work lies in
+    the way, or where the disk is full.
     """
     with distributed_session(), contextlib.ExitStack() as held:
         work = on_rank_zero(lambda: held.enter_context(hold_work(config.output, manifest)))
         if work is None:
             return
         with explain_disk_errors(config.output), quiet_threads_on_full_disk():
+            config = with_steps(config, work)
             while (step := _train_on(config, objective, work)) < last_step(config):
                 destroy_global_state()
             if step == config.iters:
-                on_rank_zero(lambda: _publish(config, work, manifest))
+                on_rank_zero(lambda: _publish(config, work, manifest, notes or {}, complete))
+
+
+def with_steps(config: TrainConfig, work: Path) -> TrainConfig:
+    """Return a configuration whose steps are known, where it asks for epochs instead.
+
+    Every rank calls it. The plan of the epochs' rows stays in `work`, where training finds it.
+    """
+    if config.iters:
+        return config
+    stretch = Stretch(config, 0, 0, 0)
+    with quiet(work / f"engine.rank{dist.get_rank()}.log"):
+        sources = training_text(stretch, work, vocab_size=0).whole_epochs()
+    return dataclasses.replace(config, iters=-(-sum(map(len, sources)) // config.global_batch_size))
 
 
 def last_step(config: TrainConfig) -> int:
@@ -135,14 +159,22 @@ def _pause(container: ConfigContainer, step: int) -> None:
     container.train.train_iters = min(container.train.train_iters, max(step, 1))
 
 
-def _publish(config: TrainConfig, work: Path, manifest: Manifest) -> None:
+def _publish(
+    config: TrainConfig,
+    work: Path,
+    manifest: Manifest,
+    notes: Mapping[str, Any],
+    complete: Callable[[Path], None] | None,
+) -> None:
     """Let the output appear; until it has, the work stays as it is, for the next start."""
-    results = read_summary(work / "metrics.jsonl") | {"layouts": read_layouts(work)}
+    results = read_summary(work / "metrics.jsonl") | {"layouts": read_layouts(work), **notes}
     packed = packing_summaries(work / "index")
     results |= {"packing": packed} if packed else {}
     started = time.monotonic() - results["seconds"]
     with stage_output(config.output, manifest, results, started=started) as scratch:
         link_tree(work / config.keep, scratch)
+        if complete:
+            complete(scratch)
         (scratch / "training").mkdir()
         for name in ("metrics.jsonl", "incidents.jsonl", "tensorboard", "wandb"):
             if (work / name).exists():

@@ -24,7 +24,7 @@ from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.distill.token_classes import as_log, class_sums
 from nemo_bielik.distill.top_k import TopK
 from nemo_bielik.megatron.batches import Batch, next_batch
-from nemo_bielik.megatron.output_layer import output_layer, return_hidden
+from nemo_bielik.megatron.output_layer import end_at_hidden, output_layer
 from nemo_bielik.megatron.teacher import TeacherSource, teacher_flops_per_token
 from nemo_bielik.planner.flops import forward_flops_per_token, training_flops_per_token
 from nemo_bielik.training import TrainConfig
@@ -89,13 +89,7 @@ class Distillation:
         """Attach the teacher and take the logits away."""
         self.splits = config.logging.token_classes
         self.source.attach(provider, config)
-
-        def end_at_hidden(model: list[MegatronModule]) -> list[MegatronModule]:
-            for chunk in model:
-                return_hidden(chunk)
-            return model
-
-        provider.register_pre_wrap_hook(end_at_hidden)
+        end_at_hidden(provider)
         return provider
 
     def __call__(
@@ -183,6 +177,9 @@ def student_flops_per_token(config: TrainConfig) -> float:
 
 
 def counted(total: Tensor, batch: Batch) -> Loss:
-    """Return (sum, number of tokens, what is logged), as Bridge reduces it over ranks."""
-    count = batch.loss_mask.sum().to(torch.int)
+    """Return (sum, number of tokens that carry loss, what is logged), as Bridge reduces it.
+
+    Tokens that weigh more count once all the same: a weight of 2 is twice the pull.
+    """
+    count = (batch.loss_mask != 0).sum().to(torch.int)
     return total, count, {"loss": torch.stack([total.detach().float(), count.float()])}

@@ -4,6 +4,7 @@ Only the forward pass of the output layer is replaced: its weight stays where op
 buffers, checkpoints and export look for it.
 """
 
+from megatron.bridge.models.gpt_provider import GPTModelProvider
 from megatron.core.tensor_parallel.mappings import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
@@ -35,6 +36,17 @@ def return_hidden(model: MegatronModule) -> None:
         return hidden, None
 
     layer.forward = forward
+
+
+def end_at_hidden(provider: GPTModelProvider) -> None:
+    """Have the model that `provider` will build end at its hidden states."""
+
+    def end(model: list[MegatronModule]) -> list[MegatronModule]:
+        for chunk in model:
+            return_hidden(chunk)
+        return model
+
+    provider.register_pre_wrap_hook(end)
 
 
 def output_layer(model: MegatronModule, hidden: Tensor) -> OutputLayer:

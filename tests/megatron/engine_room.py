@@ -6,6 +6,7 @@ that needs it runs in the lanes, which the whole session shares.
 
 import functools
 import itertools
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -84,17 +85,27 @@ def call(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 
 def write_tokens(
-    directory: Path, documents: list[list[int]], learned: list[list[int]] | None = None
+    directory: Path,
+    documents: list[list[int]],
+    learned: list[list[int]] | None = None,
+    weights: list[float] | None = None,
+    pairs: bool = False,
 ) -> Path:
-    """Write documents as ``bielik tokenize`` does; `learned` says which tokens of each are."""
+    """Write documents as ``bielik tokenize`` does; `learned` says which tokens of each are.
+
+    As `pairs` they are preference pairs, the chosen answer's document and then the rejected one's.
+    """
     directory.mkdir(parents=True)
     with TokenWriter(directory, token_dtype(VOCAB_SIZE), learned is not None) as writer:
         for number, document in enumerate(documents):
             loss = None if learned is None else np.array(learned[number], dtype=np.uint8)
-            writer.add(np.array(document), np.array([len(document)], dtype=np.int32), loss)
+            weight = None if weights is None else np.array([weights[number]], dtype=np.float32)
+            length = np.array([len(document)], dtype=np.int32)
+            writer.add(np.array(document), length, loss, weight)
         writer.finish()
     content = {str(number): str(document) for number, document in enumerate(documents)}
     results = {"end_of_document": END_OF_DOCUMENT, "tokens": sum(map(len, documents))}
+    results |= {"pairs": len(documents) // 2} if pairs else {}
     Manifest(stage="tokenize", config={}, inputs=content, results=results).save(directory)
     return directory
 
@@ -125,6 +136,17 @@ def student(make_model: Callable[..., Path]) -> Path:
 def teacher(make_model: Callable[..., Path]) -> Path:
     """Other width and depth than the student, same vocabulary."""
     return make_model(seed=1, **TEACHER)
+
+
+@pytest.fixture(scope="session")
+def assistant(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the student, with a tokenizer that has a chat template."""
+    from chat_cases import MARKED, write_tokenizer
+
+    directory = make_model(seed=5, **STUDENT)
+    tokenizer = write_tokenizer(tmp_path_factory.mktemp("template") / "tokenizer", MARKED)
+    shutil.copytree(tokenizer, directory, dirs_exist_ok=True)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -30,3 +30,28 @@ def training_rows(
     dataset, _, _ = provider.build_datasets(DatasetBuildContext(samples, 0, 0))
     first = provider.first_sample
     return torch.stack([dataset[n]["tokens"] for n in range(first, first + samples)])
+
+
+def epoch_rows(
+    train: list[Path], weights: list[float], epochs: int, samples: int, length: int, cache: Path
+) -> dict[str, Tensor]:
+    """Return all rows of a run of whole epochs, [samples, length] each field."""
+    from megatron.bridge.training.config import DatasetBuildContext
+
+    from nemo_bielik.megatron.batches import PackedText
+
+    provider = PackedText(
+        train=train,
+        validation=None,
+        cache=cache,
+        seq_length=length,
+        seed=1,
+        samples=samples,
+        eval_samples=1,
+        vocab_size=48,
+        weights=weights,
+        epochs=epochs,
+    )
+    dataset, _, _ = provider.build_datasets(DatasetBuildContext(samples, 0, 0))
+    rows = [dataset[number] for number in range(samples)]
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

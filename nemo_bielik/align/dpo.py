@@ -1,0 +1,106 @@
+"""The preference stage: a fine-tuned model and pairs of answers in, an aligned model out."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nemo_bielik.align.preflight import Preflight, pairs_report
+from nemo_bielik.align.reference import ReferenceConfig, ReferenceLogProbs
+from nemo_bielik.align.reference import prepare as prepare_reference
+from nemo_bielik.align.settings import AlignConfig
+from nemo_bielik.data.sources import data_directories
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.manifest import Manifest
+from nemo_bielik.stages import is_done
+from nemo_bielik.training import OptimConfig, prepare
+
+
+@dataclass(kw_only=True)
+class DpoConfig(AlignConfig):
+    """Train `model` to prefer the chosen answers, by DPO-Positive; `positive_weight=0` is DPO.
+
+    The reference is the model itself as it was. The report leaves β, λ and the rates blank: β and λ
+    are those of the method's authors, the rates are ours.
+    """
+
+    reference: Path | None = field(
+        default=None,
+        metadata={
+            "help": "what `bielik reference` made (default: made first, beside the output as "
+            "OUTPUT-reference, and used again by runs with other settings)"
+        },
+    )
+    beta: float = field(
+        default=0.3, metadata={"help": "how much a nat of difference to the reference counts"}
+    )
+    positive_weight: float = field(
+        default=50.0,
+        metadata={"help": "λ: what a nat costs that the chosen answer loses; 0: plain DPO"},
+    )
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(max_lr=5e-7, min_lr=5e-8, weight_decay=0.0)
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta < math.inf:
+            raise ConfigError(f"beta is {self.beta}; it must be finite and above 0")
+        if not 0 <= self.positive_weight < math.inf:
+            raise ConfigError(
+                f"positive_weight is {self.positive_weight}; it must be finite and 0 (plain DPO) "
+                "or more"
+            )
+
+    @property
+    def reference_directory(self) -> Path:
+        """Where the reference's log-probabilities are, or will be."""
+        return self.reference or self.output.with_name(f"{self.output.name}-reference")
+
+    def reference_settings(self) -> ReferenceConfig:
+        """Return the settings that make the reference's log-probabilities on the run's ranks."""
+        return ReferenceConfig(
+            model=self.model,
+            data=list(data_directories(self).values()),
+            output=self.reference_directory,
+            sequence_length=self.sequence_length,
+            micro_batch_size=self.micro_batch_size,
+            precision=self.precision,
+            parallel=self.parallel,
+        )
+
+
+def dpo(config: DpoConfig) -> None:
+    """Train `config.model` on pairs of answers and export it as `config.output`."""
+    manifest = prepare("dpo", config, {"reference": _reference_identity(config)}, pairs=True)
+    if is_done(config.output, manifest):
+        return
+    found = preflight(config)
+    found.say()
+
+    from nemo_bielik.megatron.engine import run_training
+    from nemo_bielik.megatron.preferences import Preferences
+
+    settings = config.reference_settings() if config.reference is None else None
+    objective = Preferences(
+        config.reference_directory, settings, config.beta, config.positive_weight
+    )
+    run_training(config, objective, manifest, notes=found.notes(), complete=found.complete)
+
+
+def preflight(config: DpoConfig) -> Preflight:
+    """Look at the pairs before anything runs; raise `DataError` for what should stop it."""
+    return Preflight.of(config, pairs_report)
+
+
+def describe(config: DpoConfig) -> list[str]:
+    """Return the lines that ``bielik dpo --dry-run`` adds."""
+    _reference_identity(config)
+    return preflight(config).lines()
+
+
+def _reference_identity(config: DpoConfig) -> str:
+    """Return the identity of the reference; raise `DataError` if it was made of other pairs."""
+    if config.reference is None:
+        return prepare_reference(config.reference_settings()).recipe()
+    ReferenceLogProbs(config.reference).require(data_directories(config), config.sequence_length)
+    return Manifest.load(config.reference).recipe()
