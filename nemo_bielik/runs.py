@@ -5,6 +5,8 @@ from pathlib import Path
 
 #: The models of a run in the order of their making; a control or a seed appends to the name.
 TEACHER, PRUNED, DISTILLED = "teacher", "pruned", "distilled"
+#: What alignment makes of the last of them.
+FINE_TUNED, ALIGNED = "fine-tuned", "aligned"
 LABEL_TRAINED, FROM_SCRATCH = "label_trained", "from_scratch"
 
 

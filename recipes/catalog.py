@@ -13,7 +13,14 @@ from typing import Any
 from nemo_bielik.arch import EXPERIMENTS
 from nemo_bielik.errors import ConfigError, nearest
 from nemo_bielik.planner.table import align
-from nemo_bielik.recipes import bielik_11b_v3, candidates, minitron_7b, search, tiny_stages
+from nemo_bielik.recipes import (
+    alignment,
+    bielik_11b_v3,
+    candidates,
+    minitron_7b,
+    search,
+    tiny_stages,
+)
 from nemo_bielik.training import ParallelConfig
 
 _GPUS_PER_NODE = 8
@@ -86,6 +93,14 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("minitron_7b", "evaluate", minitron_7b.evaluate),
     Recipe("minitron_7b", "pipeline", minitron_7b.pipeline),
     Recipe("minitron_7b_1x8", "pipeline", minitron_7b.pipeline_1x8),
+    Recipe("tiny", "sft", alignment.tiny_sft, on_gpus=False),
+    Recipe("tiny", "reference", alignment.tiny_reference, on_gpus=False),
+    Recipe("tiny", "dpo", alignment.tiny_dpo, on_gpus=False),
+    Recipe("minitron_7b", "sft", alignment.sft),
+    Recipe("minitron_7b_1x8", "sft", alignment.sft_1x8),
+    Recipe("minitron_7b", "reference", alignment.reference),
+    Recipe("minitron_7b", "dpo", alignment.dpo),
+    Recipe("minitron_7b_1x8", "dpo", alignment.dpo_1x8),
     *_candidates(),
 )
 

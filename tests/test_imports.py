@@ -37,6 +37,7 @@ LIGHT_STATEMENTS = {
     "distillation settings": "import nemo_bielik.distill.stage",
     "grpo settings": "import nemo_bielik.align.grpo, nemo_bielik.align.measure",
     "assistant data": "import nemo_bielik.data.tiny_polish.assistant",
+    "alignment settings": "import nemo_bielik.align.sft, nemo_bielik.align.dpo",
     "search settings": "import nemo_bielik.search.stage, nemo_bielik.search.page",
     "search --plan": "from nemo_bielik.cli import main; "
     "main(['search', '--preset=paper', '--plan'])",

@@ -85,9 +85,11 @@ class Preflight:
         """
         source = self.tokenizer.directory
         for path in tokenizer_files(source):
+            if path.name == GENERATION_CONFIG and (directory / path.name).is_file():
+                continue
             (directory / path.name).unlink(missing_ok=True)  # perhaps another name of a kept file
             shutil.copyfile(path, directory / path.name)
-        settings = _generation_config(directory) or _generation_config(source)
+        settings = _generation_config(directory)
         text = TextTokenizer.open(source)
         known = settings.get("eos_token_id", [])
         endings = {*(known if isinstance(known, list) else [known]), text.eos_id, self.end_of_turn}

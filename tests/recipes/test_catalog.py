@@ -15,9 +15,11 @@ from nemo_bielik.planner.layouts import MARGIN, legal
 from nemo_bielik.planner.training_memory import Layout, Workload, peak_memory
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.recipes.catalog import RECIPES, RecipesConfig, find_recipe, print_recipes
+from nemo_bielik.runs import DISTILLED, FINE_TUNED
 
 IDS = [f"{recipe.stage}-{recipe.name}" for recipe in RECIPES]
-FULL_SIZE = [recipe for recipe in RECIPES if recipe.stage == "distill" and recipe.name != "tiny"]
+TRAINED = ("distill", "sft", "dpo")
+FULL_SIZE = [recipe for recipe in RECIPES if recipe.stage in TRAINED and recipe.name != "tiny"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
@@ -44,16 +46,17 @@ def test_all_ten_candidates_are_there_for_pruning_and_for_one_and_two_nodes() ->
 
 
 def student_of(config: DistillConfig):
+    if config.model.name in (DISTILLED, FINE_TUNED):
+        return preset("bielik-minitron-7b")
     name = config.model.name.removeprefix("pruned").removeprefix("-")
     return EXPERIMENTS[name] if name else preset("bielik-minitron-7b")
 
 
-@pytest.mark.parametrize("recipe", FULL_SIZE, ids=[recipe.name for recipe in FULL_SIZE])
+@pytest.mark.parametrize("recipe", FULL_SIZE, ids=[f"{r.stage}-{r.name}" for r in FULL_SIZE])
 def test_full_size_layouts_are_legal_and_fit_an_h200(recipe) -> None:
     config, row = recipe.factory(), recipe.row()
-    work = Workload(
-        student_of(config), BIELIK_11B_V3, config.sequence_length, config.global_batch_size
-    )
+    teacher = BIELIK_11B_V3 if recipe.stage == "distill" else None
+    work = Workload(student_of(config), teacher, config.sequence_length, config.global_batch_size)
     parallel = config.parallel
     layout = Layout(
         parallel.tensor,
@@ -123,6 +126,18 @@ def test_a_cache_recipe_holds_the_text_of_its_distillation() -> None:
             assert getattr(cache, setting) == getattr(distill, setting), setting
         assert cache.global_batch_size == distill.global_batch_size
         assert cache.temperatures == [distill.temperature]
+
+
+@pytest.mark.parametrize("name", ["tiny", "minitron_7b"])
+def test_alignment_goes_on_from_distillation(name) -> None:
+    distill, sft, reference, dpo = (
+        find_recipe(stage, name)() for stage in ("distill", "sft", "reference", "dpo")
+    )
+    assert (sft.model, dpo.model) == (distill.output, sft.output)
+    assert reference == dpo.reference_settings()
+    if name != "tiny":  # as the report has it
+        assert (sft.epochs, dpo.epochs) == (3, 3)
+        assert sft.sequence_length == dpo.sequence_length == 32_768
 
 
 def test_the_list_for_people_can_be_of_one_stage(capsys) -> None:

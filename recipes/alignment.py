@@ -1,0 +1,106 @@
+"""From the distilled Bielik-Minitron-7B to an assistant: fine-tuning, then DPO-Positive.
+
+The report gives 3 epochs of 20 million conversations and 3 of 114,000 pairs, both at 32,768 tokens,
+on the two nodes of 8 H200 that it distilled on; batches and rates are ours. Two GPUs share each
+sequence: of the layouts that `bielik plan --cluster 2x8xH200 --teacher none --sequence-length 32768
+--global-batch-size 64` accepts, the fastest.
+"""
+
+from dataclasses import replace
+
+from nemo_bielik.align.dpo import DpoConfig
+from nemo_bielik.align.reference import ReferenceConfig
+from nemo_bielik.align.sft import SftConfig
+from nemo_bielik.recipes import tiny_stages
+from nemo_bielik.recipes.bielik_11b_v3 import RUN
+from nemo_bielik.runs import ALIGNED, DISTILLED, FINE_TUNED
+from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig
+
+#: Tokens of `bielik tokenize` in a run's directory.
+INSTRUCTIONS, PREFERENCES = "instructions", "preferences"
+LAYOUT = ParallelConfig(tensor=2, data=8, sequence=True)
+
+
+def sft() -> SftConfig:
+    """2.1 million tokens a step, packed; a step that would do harm rolls back."""
+    return SftConfig(
+        model=RUN.model(DISTILLED),
+        tokenizer=RUN.root / "chat-tokenizer",
+        train_data=[RUN.tokens(INSTRUCTIONS)],
+        output=RUN.model(FINE_TUNED),
+        unfit="skip",
+        global_batch_size=64,
+        save_interval=200,
+        precision="bf16",
+        optim=OptimConfig(max_lr=2e-5, min_lr=2e-6, warmup_iters=100, weight_decay=0.0),
+        stability=StabilityConfig(policy="rollback", loss_spike=10.0),
+        parallel=LAYOUT,
+    )
+
+
+def dpo() -> DpoConfig:
+    """Sixteen sequences of whole pairs a step; the reference comes first, on the same ranks."""
+    return DpoConfig(
+        model=RUN.model(FINE_TUNED),
+        train_data=[RUN.tokens(PREFERENCES)],
+        output=RUN.model(ALIGNED),
+        unfit="skip",
+        global_batch_size=16,
+        save_interval=100,
+        precision="bf16",
+        optim=OptimConfig(max_lr=5e-7, min_lr=5e-8, warmup_iters=50, weight_decay=0.0),
+        stability=StabilityConfig(policy="rollback"),
+        parallel=LAYOUT,
+    )
+
+
+def reference() -> ReferenceConfig:
+    """What `dpo` computes first, as a job of its own."""
+    return dpo().reference_settings()
+
+
+def sft_1x8() -> SftConfig:
+    """The same on one node, in twice the time."""
+    return replace(sft(), parallel=ParallelConfig(tensor=2, data=4, sequence=True))
+
+
+def dpo_1x8() -> DpoConfig:
+    """The same on one node, in twice the time."""
+    return replace(dpo(), parallel=ParallelConfig(tensor=2, data=4, sequence=True))
+
+
+def tiny_sft() -> SftConfig:
+    """The tiny distilled model on a laptop."""
+    run = tiny_stages.RUN
+    return SftConfig(
+        model=run.model(DISTILLED),
+        tokenizer=run.root / "chat-tokenizer",
+        train_data=[run.tokens(INSTRUCTIONS)],
+        output=run.model(FINE_TUNED),
+        unfit="skip",
+        sequence_length=256,
+        global_batch_size=8,
+        micro_batch_size=8,
+        optim=OptimConfig(max_lr=1e-3, min_lr=1e-4, weight_decay=0.0),
+    )
+
+
+def tiny_dpo() -> DpoConfig:
+    """Its preferences, gently: it knows little that could be forgotten."""
+    run = tiny_stages.RUN
+    return DpoConfig(
+        model=run.model(FINE_TUNED),
+        train_data=[run.tokens(PREFERENCES)],
+        output=run.model(ALIGNED),
+        unfit="skip",
+        epochs=1,
+        sequence_length=256,
+        global_batch_size=8,
+        micro_batch_size=8,
+        optim=OptimConfig(max_lr=1e-4, min_lr=1e-5, weight_decay=0.0),
+    )
+
+
+def tiny_reference() -> ReferenceConfig:
+    """What `tiny_dpo` computes first."""
+    return tiny_dpo().reference_settings()
