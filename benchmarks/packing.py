@@ -8,7 +8,7 @@ new one), which is concatenating without cutting, and one document a row, padded
 ``speedup`` is that of fine-tuning (`Supervised`: forward and backward pass of the engine, fp32, a
 random layer 768 wide) in tokens a second, padding not counted: documents packed into rows of 4,096
 against batches of `--batch` documents padded to the longest of each. All rows of one shape cost the
-same, so two packed rows are timed, and four rows of each of eight padded batches, which stand at
+same, so two packed rows are timed, and two rows of each of six padded batches, which stand at
 even quantiles of a thousand by their longest document. In turns, after a warm-up; the best round
 of each counts.
 On a CPU attention reads the whole row behind a mask, which costs packed rows more than batches; on
@@ -37,9 +37,9 @@ from nemo_bielik.data.packing import pack, truncated_pieces
 MEDIAN, SIGMA, CAP = 256, 1.0, 4096
 WASTE_TARGET, SPEEDUP_TARGET = 0.03, 3.0
 #: Rows of a padded batch that are timed, in one micro-batch.
-AT_ONCE = 4
+AT_ONCE = 2
 #: Padded batches that are timed.
-QUANTILES = 8
+QUANTILES = 6
 SIZES: dict[str, Any] = {
     "vocab_size": 2048,
     "num_layers": 1,

@@ -19,8 +19,8 @@ from nemo_bielik.training import OptimConfig, prepare
 class DpoConfig(AlignConfig):
     """Train `model` to prefer the chosen answers, by DPO-Positive; `positive_weight=0` is DPO.
 
-    The reference is the model itself as it was. The report leaves β, λ and the rates blank: β and λ
-    are those of the method's authors, the rates are ours.
+    The reference is the model itself as it was. The report leaves β, λ and the rates blank: the
+    defaults are ours.
     """
 
     reference: Path | None = field(

@@ -33,8 +33,8 @@ class AlignConfig(TrainConfig):
         self.iters = steps or sys.maxsize  # not known yet
         super().__post_init__()
         self.iters = steps
-        if self.epochs < 1:
-            raise ConfigError(f"epochs is {self.epochs}; it must be at least 1")
+        if self.epochs < (not steps):
+            raise ConfigError(f"epochs is {self.epochs}; it must be at least 1, or give iters")
         if self.packing == "cut":
             raise ConfigError("packing=cut would cut examples; leave packing as it is")
         if self.phases:

@@ -79,10 +79,14 @@ def run_training(
 def with_steps(config: TrainConfig, work: Path) -> TrainConfig:
     """Return a configuration whose steps are known, where it asks for epochs instead.
 
-    Every rank calls it. The plan of the epochs' rows stays in `work`, where training finds it.
+    Steps that are given take the place of epochs. Every rank calls it. The plan of the epochs' rows
+    stays in `work`, where training finds it.
     """
-    if config.iters:
+    asked: Any = config
+    if not getattr(config, "epochs", 0):
         return config
+    if config.iters:
+        return dataclasses.replace(asked, epochs=0)
     stretch = Stretch(config, 0, 0, 0)
     with quiet(work / f"engine.rank{dist.get_rank()}.log"):
         sources = training_text(stretch, work, vocab_size=0).whole_epochs()

@@ -164,8 +164,9 @@ def test_the_template_of_another_directory_goes_with_the_model(
     """A base model has none; its generation config is kept otherwise."""
     bare = make_model(seed=6, num_attention_heads=4, num_key_value_heads=2)
     (bare / "generation_config.json").write_text('{"temperature": 0.2, "eos_token_id": 9}')
-    config = settings(bare, chat, tmp_path / "out", tokenizer=assistant, iters=1)
+    config = settings(bare, chat, tmp_path / "out", tokenizer=assistant, iters=9)
     lanes.run(SFT, config)
+    assert len(lines(tmp_path / "out")) == 9  # more than three epochs have
     assert json.loads((bare / "generation_config.json").read_text())["eos_token_id"] == 9
     kept = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert kept["temperature"] == 0.2 and {2, 9} < {*kept["eos_token_id"]}
