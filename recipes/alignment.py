@@ -18,7 +18,11 @@ from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig
 
 #: Tokens of `bielik tokenize` in a run's directory.
 INSTRUCTIONS, PREFERENCES = "instructions", "preferences"
-LAYOUT = ParallelConfig(tensor=2, data=8, sequence=True)
+
+
+def layout() -> ParallelConfig:
+    """Return the layout of both stages on two nodes."""
+    return ParallelConfig(tensor=2, data=8, sequence=True)
 
 
 def sft() -> SftConfig:
@@ -34,7 +38,7 @@ def sft() -> SftConfig:
         precision="bf16",
         optim=OptimConfig(max_lr=2e-5, min_lr=2e-6, warmup_iters=100, weight_decay=0.0),
         stability=StabilityConfig(policy="rollback", loss_spike=10.0),
-        parallel=LAYOUT,
+        parallel=layout(),
     )
 
 
@@ -50,7 +54,7 @@ def dpo() -> DpoConfig:
         precision="bf16",
         optim=OptimConfig(max_lr=5e-7, min_lr=5e-8, warmup_iters=50, weight_decay=0.0),
         stability=StabilityConfig(policy="rollback"),
-        parallel=LAYOUT,
+        parallel=layout(),
     )
 
 
@@ -60,13 +64,13 @@ def reference() -> ReferenceConfig:
 
 
 def sft_1x8() -> SftConfig:
-    """The same on one node, in twice the time."""
-    return replace(sft(), parallel=ParallelConfig(tensor=2, data=4, sequence=True))
+    """The same on one node, where four GPUs share each sequence."""
+    return replace(sft(), parallel=ParallelConfig(tensor=4, data=2, sequence=True))
 
 
 def dpo_1x8() -> DpoConfig:
-    """The same on one node, in twice the time."""
-    return replace(dpo(), parallel=ParallelConfig(tensor=2, data=4, sequence=True))
+    """The same on one node, where four GPUs share each sequence."""
+    return replace(dpo(), parallel=ParallelConfig(tensor=4, data=2, sequence=True))
 
 
 def tiny_sft() -> SftConfig:
