@@ -21,7 +21,7 @@ def check_known_layouts(config: Any) -> list[str]:
     parallel = getattr(run, "parallel", None)
     if not isinstance(parallel, ParallelConfig):
         return []
-    length = getattr(run, "longest_sequence", None) or run.sequence_length
+    length: int = getattr(run, "longest_sequence", 0) or getattr(run, "sequence_length", 0)
     layouts = {"model": ("parallel", parallel), "teacher": ("parallel", parallel)}
     if getattr(config, "teacher_layout", parallel) != parallel:
         layouts["teacher"] = ("teacher_parallel", config.teacher_layout)

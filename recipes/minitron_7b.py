@@ -16,7 +16,7 @@ from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.recipes import bielik_11b_v3
 from nemo_bielik.recipes.bielik_11b_v3 import MODEL, RUN, SEQUENCE_LENGTH
-from nemo_bielik.runs import DISTILLED, PRUNED
+from nemo_bielik.runs import ALIGNED, DISTILLED, PRUNED
 from nemo_bielik.shape import Shape
 from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig, TrainSettings
 
@@ -106,10 +106,10 @@ def grpo() -> GrpoConfig:
     It gives neither sizes nor rates: these are ours, and no GPU of ours has run them.
     """
     return GrpoConfig(
-        model=RUN.model("dpo"),
+        model=RUN.model(ALIGNED),
         tasks=[RUN.root / "align" / "tasks.jsonl"],
         held_out=[RUN.root / "align" / "held_out_tasks.jsonl"],
-        output=RUN.model("grpo"),
+        output=RUN.model(f"{ALIGNED}-grpo"),
         malformed="skip",
         iters=2_234,
         prompts_per_step=64,

@@ -12,7 +12,8 @@ from typing import Any
 
 from nemo_bielik.align.rewards.catalog import Reward, find_reward
 from nemo_bielik.align.rewards.grading import Answer, Grader
-from nemo_bielik.data.chat import ROLES, ChatTokenizer
+from nemo_bielik.data.chat import ChatTokenizer
+from nemo_bielik.data.conversations import ROLES
 from nemo_bielik.data.text import parse_record, read_lines
 from nemo_bielik.errors import DataError
 from nemo_bielik.progress import progress
