@@ -58,7 +58,7 @@ class Checkpoint:
         config = read_config(directory)
         arch = ModelArch.from_hf_config(config, name=str(directory))
         tensors: dict[str, StoredTensor] = {}
-        for shard in _shards(directory):
+        for shard in model_shards(directory):
             tensors.update(read_header(shard))
         check_tensors(arch, ((name, t.shape) for name, t in tensors.items()), str(directory))
         return cls(directory, arch, config, tensors)
@@ -115,7 +115,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _shards(directory: Path) -> list[Path]:
+def model_shards(directory: Path) -> list[Path]:
     """Return the weight files, chosen as transformers does: the single one, else the index's."""
     index = directory / INDEX_NAME
     if (directory / SINGLE_NAME).is_file():
@@ -216,7 +216,7 @@ class CheckpointWriter:
         if not self._pending:
             return
         path = self.directory / _scratch_name(len(self._shards))
-        with _disk_errors(path):
+        with disk_errors(path):
             save_file(self._pending, path, metadata={"format": "pt"})
         self._shards.append(list(self._pending))
         self._pending = {}
@@ -228,7 +228,7 @@ def _scratch_name(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn the safetensors library's own error for a failed write into the `OSError` behind it."""
     from safetensors import SafetensorError
 

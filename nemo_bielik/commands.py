@@ -185,6 +185,13 @@ COMMANDS: tuple[Command, ...] = (
         "train a student on its teacher's distribution",
     ),
     Command(
+        "quantize-server",
+        "nemo_bielik.quantize.modelopt_stage:QuantizeServerConfig",
+        "nemo_bielik.quantize.modelopt_stage:quantize_checkpoint",
+        "FP8, NVFP4, INT4 or INT8 for vLLM and TensorRT-LLM, through ModelOpt",
+        "nemo_bielik.quantize.modelopt_stage:describe",
+    ),
+    Command(
         "sft",
         "nemo_bielik.align.sft:SftConfig",
         "nemo_bielik.align.sft:sft",

@@ -95,6 +95,11 @@ class DistillConfig(TrainConfig):
                 "engine=stock knows divergence=forward-kl with label_weight=0 only, not "
                 f"{loss.divergence} with {loss.label_weight}; leave engine as it is"
             )
+        if self.engine == "stock" and self.quantization.format:
+            raise ConfigError(
+                "engine=stock shares what is done to the student with its teacher, which would be "
+                "quantised too; leave engine as it is or quantization.format empty"
+            )
         layout = self.teacher_layout
         if self.engine == "stock" and layout != self.parallel:
             raise ConfigError(

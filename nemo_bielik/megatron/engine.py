@@ -20,6 +20,7 @@ from megatron.bridge.training.config import ConfigContainer
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.bridge.training.pretrain import pretrain
 
+from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.files import explain_disk_errors, link_tree, quiet_threads_on_full_disk
 from nemo_bielik.layouts import note_layout, read_layouts
 from nemo_bielik.manifest import Manifest
@@ -27,6 +28,7 @@ from nemo_bielik.megatron.batches import require_packable
 from nemo_bielik.megatron.bridge_config import bridge_config, training_text
 from nemo_bielik.megatron.callbacks import BestWeights, Export, Metrics, Release, read_summary
 from nemo_bielik.megatron.checkpoints import last_complete
+from nemo_bielik.megatron.fake_quantization import quantize_layers
 from nemo_bielik.megatron.lora import adapt
 from nemo_bielik.megatron.model import (
     distributed_session,
@@ -47,6 +49,7 @@ from nemo_bielik.megatron.upstream_fixes import (
     install_sharded_adam,
 )
 from nemo_bielik.phases import Stretch, stretch_at
+from nemo_bielik.quantize.modelopt_layers import choose_layers
 from nemo_bielik.stages import hold_work, stage_output
 from nemo_bielik.training import TrainConfig
 
@@ -142,6 +145,9 @@ def _train(run: TrainConfig, stretch: Stretch, objective: Objective, work: Path)
         recompute_layers(provider)
     if config.keep_zeros:
         callbacks.insert(0, keep_zeros(provider))
+    if config.quantization.format:
+        layers = choose_layers(Checkpoint.open(config.model).arch, config.quantization)
+        quantize_layers(provider, config.quantization.format, layers)
     provider = objective.prepare(provider, config)
     container = bridge_config(stretch, provider, work)
     if config.lora.rank:

@@ -2,14 +2,30 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-for package in ("gguf", "cyllama"):
-    pytest.importorskip(package, reason="GGUF needs nemo-bielik[gguf]")
+from nemo_bielik.data.indexed import TokenWriter, token_dtype
+from nemo_bielik.manifest import Manifest
 
+if str(Path(__file__).parent) not in sys.path:  # helpers of these tests can be imported
+    sys.path.insert(0, str(Path(__file__).parent))
+
+VOCAB_SIZE = 48
+#: Rows of 128 and 256: blocks of 16 and of 128 divide them.
+WIDE_ROWS = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
 #: Rows divide into blocks of 256; half as many key heads as query heads.
 WIDE = {
     "vocab_size": 560,
@@ -137,3 +153,38 @@ def make_quantizable(
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wide_model(make_model: Callable[..., Path], edit_weights: Any) -> Path:
+    """A random Llama of three layers, untied, calm enough that a small change stays small."""
+    directory = make_model("llama", **WIDE_ROWS)
+    with edit_weights(directory) as weights:
+        for name in weights:
+            if "layers" in name and "norm" not in name:
+                weights[name] *= 0.25
+    return directory
+
+
+@pytest.fixture(scope="session")
+def random_tokens(tmp_path_factory: Any) -> Callable[..., Path]:
+    """Return a function that writes `count` random ids below `vocab_size` as tokens."""
+
+    def write(count: int, vocab_size: int = VOCAB_SIZE) -> Path:
+        directory: Path = tmp_path_factory.mktemp("tokens")
+        ids = np.random.default_rng(0).integers(3, vocab_size, count)
+        ids[-1] = vocab_size - 1
+        with TokenWriter(directory, token_dtype(VOCAB_SIZE)) as writer:
+            writer.add(ids, np.array([count], np.int32))
+            writer.finish()
+        results = {"tokens": count, "end_of_document": 2}
+        Manifest(stage="tokenize", config={}, results=results).save(directory)
+        return directory
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def calibration(random_tokens: Callable[..., Path]) -> Path:
+    """Text for 16 samples of 32 tokens."""
+    return random_tokens(16 * 32)

@@ -13,6 +13,9 @@ from nemo_bielik.quantize.gguf_file import write_gguf
 from nemo_bielik.quantize.gguf_tensors import gguf_tensors, native_type
 from nemo_bielik.quantize.llama_cpp import LlamaModel
 
+for package in ("gguf", "cyllama"):
+    pytest.importorskip(package, reason="GGUF needs nemo-bielik[gguf]")
+
 IDS = [1, 40, 300, 7, 7, 23, 411, 2, 99, 250, 17, 3, 128, 64, 32, 500]
 
 

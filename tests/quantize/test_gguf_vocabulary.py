@@ -11,6 +11,9 @@ from nemo_bielik.quantize.gguf_file import write_gguf
 from nemo_bielik.quantize.gguf_vocabulary import read_vocabulary
 from nemo_bielik.quantize.llama_cpp import LlamaModel
 
+for package in ("gguf", "cyllama"):
+    pytest.importorskip(package, reason="GGUF needs nemo-bielik[gguf]")
+
 ODD = [
     "",
     "  dwa  odstępy  ",

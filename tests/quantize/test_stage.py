@@ -15,6 +15,9 @@ from nemo_bielik.quantize.gguf_plan import plan_files, read_file
 from nemo_bielik.quantize.llama_cpp import LlamaModel, quantize_file
 from nemo_bielik.quantize.stage import QuantizeConfig, quantize
 
+for package in ("gguf", "cyllama"):
+    pytest.importorskip(package, reason="GGUF needs nemo-bielik[gguf]")
+
 LADDER = ("Q8_0", "Q6_K", "Q4_K_M", "Q2_K")
 
 
