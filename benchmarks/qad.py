@@ -24,11 +24,12 @@ from nemo_bielik.data.indexed import TokenFiles
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.launch.lanes import Lanes, collect
 from nemo_bielik.quantize.calibration import calibration_windows
+from nemo_bielik.quantize.fake_quantization import FakeQuantizationConfig
 from nemo_bielik.quantize.modelopt_reader import read_simulated
 from nemo_bielik.quantize.modelopt_stage import QuantizeServerConfig, quantize_checkpoint
 from nemo_bielik.recipes import tiny
 from nemo_bielik.runs import TEACHER, Run
-from nemo_bielik.training import FakeQuantizationConfig, OptimConfig, TrainSettings
+from nemo_bielik.training import OptimConfig, TrainSettings
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 LENGTH = 64

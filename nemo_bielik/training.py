@@ -15,12 +15,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.sources import Packing, check_blend, data_fingerprints
-from nemo_bielik.errors import ConfigError, nearest
+from nemo_bielik.errors import ConfigError
 from nemo_bielik.layouts import without_speed
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.phases import Phase, as_paths, shapes, tokens_after
-from nemo_bielik.quantize.modelopt_formats import TRAINED_FORMATS, find_format
-from nemo_bielik.quantize.modelopt_layers import PrecisionConfig, choose_layers, linear_shapes
+from nemo_bielik.quantize.fake_quantization import FakeQuantizationConfig, check_quantization
 from nemo_bielik.stages import describe, is_done
 
 #: fp64 is for checks of forward passes; training knows the other two.
@@ -92,25 +91,6 @@ class LoraConfig:
     def __post_init__(self) -> None:
         _require(self.rank >= 0, "lora.rank", self.rank, "0 (off) or more")
         _require(0 < self.alpha < math.inf, "lora.alpha", self.alpha, "finite and above 0")
-
-
-@dataclass(kw_only=True)
-class FakeQuantizationConfig(PrecisionConfig):
-    """Linear layers compute in a format of few bits while the weights behind them are trained."""
-
-    format: str = field(
-        default="",
-        metadata={"help": f"{' or '.join(TRAINED_FORMATS)}: train for this format; empty: as ever"},
-    )
-
-    def _check_format(self) -> None:
-        if self.format not in ("", *TRAINED_FORMATS):
-            raise ConfigError(
-                f"quantization.format is {self.format!r}{nearest(self.format, TRAINED_FORMATS)}; "
-                f"training knows {' and '.join(TRAINED_FORMATS)}, and empty for none"
-            )
-        if not self.format and (self.keep or self.keep_first or self.keep_last):
-            raise ConfigError("quantization.keep means nothing without quantization.format")
 
 
 @dataclass(kw_only=True)
@@ -400,22 +380,6 @@ def check_layout(
         )
 
 
-def check_quantization(config: TrainConfig, checkpoint: Checkpoint) -> None:
-    """Raise `ConfigError` unless the layers that are to be quantised can be, on every rank."""
-    settings, tensor = config.quantization, config.parallel.tensor
-    if not settings.format:
-        return
-    block, shapes = find_format(settings.format).block, linear_shapes(checkpoint.arch)
-    for name in choose_layers(checkpoint.arch, settings).quantized:
-        inputs = shapes[name][1]
-        if name.endswith(("o_proj", "down_proj")) and inputs % (block * tensor):
-            raise ConfigError(
-                f"quantization.format={settings.format}: {name} has rows of {inputs}, which "
-                f"parallel.tensor={tensor} does not divide at blocks of {block}; choose a smaller "
-                "parallel.tensor or name it in quantization.keep"
-            )
-
-
 def prepare(
     stage: str, config: TrainConfig, inputs: Mapping[str, str], pairs: bool = False
 ) -> Manifest:
@@ -427,7 +391,7 @@ def prepare(
     config.logging.check()
     checkpoint = Checkpoint.open(config.model)
     check_layout(config.parallel, config.longest_sequence, checkpoint)
-    check_quantization(config, checkpoint)
+    check_quantization(config.quantization, config.parallel.tensor, checkpoint)
     found = {"model": checkpoint.fingerprint(), **data_fingerprints(config, pairs)}
     return without_speed(describe(stage, config, {**found, **inputs}, config.seed))
 

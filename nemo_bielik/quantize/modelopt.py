@@ -33,6 +33,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def peak_bytes() -> int:
+    """Return the most GPU memory that was taken; 0 where there is no GPU."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
 def load_model(directory: Path) -> Any:
     """Return the model of `directory` in the type that it is stored in."""
     model = AutoModelForCausalLM.from_pretrained(

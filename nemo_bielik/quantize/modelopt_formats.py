@@ -46,9 +46,6 @@ FORMATS: dict[str, ServerFormat] = {
     )
 }
 
-#: Formats that a model can be trained for, where rounding is our own arithmetic.
-TRAINED_FORMATS = ("nvfp4", "fp8")
-
 
 def find_format(name: str) -> ServerFormat:
     """Return the format called `name`; an unknown one raises `ConfigError`."""

@@ -12,6 +12,7 @@ from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.files import require_space
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.peak_memory import PeakMemory
 from nemo_bielik.quantize.calibration import calibration_windows, check_length
 from nemo_bielik.quantize.modelopt_formats import ServerFormat, find_format
 from nemo_bielik.quantize.modelopt_layers import LayerChoice, PrecisionConfig, choose_layers
@@ -89,7 +90,10 @@ def quantize_checkpoint(config: QuantizeServerConfig) -> None:
     from nemo_bielik.quantize import modelopt
 
     results = _figures(config, prepared) | {"arithmetic": f"simulated on {modelopt.device()}"}
-    with stages.stage_output(config.output, prepared.manifest, results, started) as scratch:
+    with (
+        stages.stage_output(config.output, prepared.manifest, results, started) as scratch,
+        PeakMemory() as memory,
+    ):
         model = modelopt.calibrate(
             modelopt.load_model(config.model),
             prepared.kind,
@@ -100,6 +104,7 @@ def quantize_checkpoint(config: QuantizeServerConfig) -> None:
         )
         modelopt.export(model, scratch)
         copy_tokenizer(config.model, scratch)
+        results["peak_memory_bytes"] = modelopt.peak_bytes() or memory.peak_bytes
         results["bytes"] = sum(path.stat().st_size for path in scratch.glob("*.safetensors"))
     print(f"{config.output}: {results['bytes']:,} bytes; {results['arithmetic']}")
     print("\n".join(_layer_lines(prepared)))
