@@ -38,6 +38,7 @@ LIGHT_STATEMENTS = {
     "grpo settings": "import nemo_bielik.align.grpo, nemo_bielik.align.measure",
     "assistant data": "import nemo_bielik.data.tiny_polish.assistant",
     "alignment settings": "import nemo_bielik.align.sft, nemo_bielik.align.dpo",
+    "quantisation settings": "import nemo_bielik.quantize.modelopt_stage",
     "search settings": "import nemo_bielik.search.stage, nemo_bielik.search.page",
     "search --plan": "from nemo_bielik.cli import main; "
     "main(['search', '--preset=paper', '--plan'])",
