@@ -2,7 +2,6 @@
 
 import json
 
-import gguf
 import numpy as np
 import pytest
 
@@ -15,8 +14,8 @@ from nemo_bielik.quantize.gguf_plan import plan_files, read_file
 from nemo_bielik.quantize.llama_cpp import LlamaModel, quantize_file
 from nemo_bielik.quantize.stage import QuantizeConfig, quantize
 
-for package in ("gguf", "cyllama"):
-    pytest.importorskip(package, reason="GGUF needs nemo-bielik[gguf]")
+gguf = pytest.importorskip("gguf", reason="GGUF needs nemo-bielik[gguf]")
+pytest.importorskip("cyllama", reason="GGUF needs nemo-bielik[gguf]")
 
 LADDER = ("Q8_0", "Q6_K", "Q4_K_M", "Q2_K")
 
