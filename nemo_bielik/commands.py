@@ -185,13 +185,6 @@ COMMANDS: tuple[Command, ...] = (
         "train a student on its teacher's distribution",
     ),
     Command(
-        "quantize-server",
-        "nemo_bielik.quantize.modelopt_stage:QuantizeServerConfig",
-        "nemo_bielik.quantize.modelopt_stage:quantize_checkpoint",
-        "FP8, NVFP4, INT4 or INT8 for vLLM and TensorRT-LLM, through ModelOpt",
-        "nemo_bielik.quantize.modelopt_stage:describe",
-    ),
-    Command(
         "sft",
         "nemo_bielik.align.sft:SftConfig",
         "nemo_bielik.align.sft:sft",
@@ -225,11 +218,25 @@ COMMANDS: tuple[Command, ...] = (
         "a model's answers to verifiable tasks, and what they earn",
     ),
     Command(
+        "align",
+        "nemo_bielik.align.chain:AlignDemoConfig",
+        "nemo_bielik.align.chain:align",
+        "after the demo: fine-tuning, preferences and rewards, judged after each",
+        "nemo_bielik.align.chain:describe",
+    ),
+    Command(
         "quantize",
         "nemo_bielik.quantize.stage:QuantizeConfig",
         "nemo_bielik.quantize.stage:quantize",
         "GGUF files of fewer bits a weight, and a table of what each costs",
         "nemo_bielik.quantize.stage:describe",
+    ),
+    Command(
+        "quantize-server",
+        "nemo_bielik.quantize.modelopt_stage:QuantizeServerConfig",
+        "nemo_bielik.quantize.modelopt_stage:quantize_checkpoint",
+        "FP8, NVFP4, INT4 or INT8 for vLLM and TensorRT-LLM, through ModelOpt",
+        "nemo_bielik.quantize.modelopt_stage:describe",
     ),
     Command(
         "export-checkpoint",

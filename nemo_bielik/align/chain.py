@@ -1,0 +1,220 @@
+"""``bielik align``: from the demo's distilled model to an assistant, judged after every stage.
+
+Conversations, preference pairs and tasks come from the demo's own world, with parts held out. Each
+stage is a command of its own too; this is their order, their tiny settings and one table.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nemo_bielik.align.dpo import DpoConfig
+from nemo_bielik.align.grpo import GrpoConfig
+from nemo_bielik.align.measure import RewardConfig
+from nemo_bielik.align.sft import SftConfig
+from nemo_bielik.checkpoint import copy_tokenizer
+from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
+from nemo_bielik.data.tiny_polish.assistant import AssistantDataConfig, make_assistant_data
+from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
+from nemo_bielik.data.tokenizer import TextTokenizer
+from nemo_bielik.errors import DataError
+from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.files import atomic_directory, write_json
+from nemo_bielik.launch.lanes import Lanes
+from nemo_bielik.manifest import Manifest
+from nemo_bielik.pipeline import EVALUATE
+from nemo_bielik.planner.table import align as align_columns
+from nemo_bielik.recipes import alignment
+from nemo_bielik.report.gather import read_metrics, read_object
+from nemo_bielik.runs import DISTILLED, Run
+from nemo_bielik.training import OptimConfig
+
+SFT, DPO, GRPO = "fine-tuned", "preferred", "rewarded"
+_FUNCTIONS = {
+    SFT: "nemo_bielik.align.sft:sft",
+    DPO: "nemo_bielik.align.dpo:dpo",
+    GRPO: "nemo_bielik.align.grpo:grpo",
+}
+_REWARD = "nemo_bielik.align.measure:measure_reward"
+_RESULTS = "align.json"
+
+
+@dataclass(kw_only=True)
+class AlignDemoConfig:
+    """Fine-tuning, preferences and rewards after the demo, on data of its own world."""
+
+    run: Path = field(
+        default=Path("runs/demo"), metadata={"help": "what `bielik demo` or `pipeline` made"}
+    )
+    model: str = field(
+        default=f"{DISTILLED}-seed1", metadata={"help": "its model to start from, by name"}
+    )
+    output: Path = field(default=Path("runs/align"), metadata={"help": "directory of the stages"})
+    reward_steps: int = field(default=60, metadata={"help": "optimizer steps of GRPO"})
+
+
+class Alignment:
+    """Where everything lies, and the settings of every stage."""
+
+    def __init__(self, config: AlignDemoConfig) -> None:
+        self.config, self.demo, self.run = config, Run(config.run), Run(config.output)
+        self.data, self.tokenizer = self.run.root / "data", self.run.root / "chat-tokenizer"
+        if not (self.start / "config.json").is_file() or not self.demo.world.is_dir():
+            raise DataError(
+                f"{config.run}: holds no {config.model} on the built-in world; run `bielik demo` "
+                "first, or give run and model"
+            )
+
+    @property
+    def start(self) -> Path:
+        """The distilled model."""
+        return self.demo.model(self.config.model)
+
+    def lines(self, name: str) -> Path:
+        """JSON lines of the built-in data."""
+        return self.data / f"{name}.jsonl"
+
+    def tokenizing(self, name: str) -> TokenizeConfig:
+        """Return the settings that turn conversations or pairs into tokens."""
+        return TokenizeConfig(
+            inputs=[self.lines(name)], tokenizer=self.tokenizer, output=self.run.tokens(name)
+        )
+
+    def sft(self) -> SftConfig:
+        """Return the settings of the fine-tuning."""
+        return replace(
+            alignment.tiny_sft(),
+            model=self.start,
+            tokenizer=self.tokenizer,
+            train_data=[self.run.tokens("instructions")],
+            output=self.run.model(SFT),
+        )
+
+    def dpo(self) -> DpoConfig:
+        """Return the settings of the preferences, validated on the held-out pairs."""
+        return replace(
+            alignment.tiny_dpo(),
+            model=self.run.model(SFT),
+            train_data=[self.run.tokens("preferences")],
+            validation_data=self.run.tokens("held_out_preferences"),
+            eval_interval=20,
+            eval_iters=4,
+            output=self.run.model(DPO),
+        )
+
+    def grpo(self) -> GrpoConfig:
+        """Return the settings of the rewards."""
+        return GrpoConfig(
+            model=self.run.model(DPO),
+            tasks=[self.lines("tasks")],
+            output=self.run.model(GRPO),
+            iters=self.config.reward_steps,
+            max_answer_tokens=12,
+            optim=OptimConfig(
+                max_lr=1e-4, min_lr=1e-5, warmup_iters=5, weight_decay=0.0, beta2=0.999
+            ),
+        )
+
+    def rewards(self, name: str) -> RewardConfig:
+        """Return the settings that let a model answer the held-out tasks."""
+        return RewardConfig(
+            model=self.run.model(name),
+            tasks=[self.lines("held_out_tasks")],
+            output=self.run.root / "rewards" / name,
+            max_answer_tokens=12,
+        )
+
+    def evaluation(self, name: str) -> EvaluateConfig:
+        """Return the settings that judge a model as the demo judges its own."""
+        return EvaluateConfig(
+            model=self.run.model(name),
+            output=self.run.evaluation(name),
+            texts=[self.demo.text("test")],
+            minimal_pairs=self.demo.text("minimal_pairs"),
+            facts=self.demo.text("facts"),
+        )
+
+
+def describe(config: AlignDemoConfig) -> list[str]:
+    """Return the lines that ``--dry-run`` adds; raise `DataError` where there is no demo."""
+    found = Alignment(config)
+    return [f"{found.start} → {', '.join(str(found.run.model(name)) for name in _FUNCTIONS)}"]
+
+
+def align(config: AlignDemoConfig) -> None:
+    """Run all three stages and print what each is worth; what is done is skipped.
+
+    Writes ``align.json``. Raises `DataError` if `config.run` is no finished demo.
+    """
+    found = Alignment(config)
+    step("conversations, pairs, tasks", lambda: make_data(found))
+    with Lanes(1) as lanes:
+        for name, settings in ((SFT, found.sft), (DPO, found.dpo), (GRPO, found.grpo)):
+            step(name, partial(lanes.run, _FUNCTIONS[name], settings()))
+            step(f"{name}, judged", partial(judge, found, name, lanes))
+    rows = [row(found, None), *(row(found, name) for name in _FUNCTIONS)]
+    write_json(found.run.root / _RESULTS, {"stages": rows})
+    print(table(rows))
+
+
+def make_data(found: Alignment) -> None:
+    """Make the built-in data, a tokenizer with a chat template, and tokens."""
+    make_assistant_data(AssistantDataConfig(world=found.demo.world, output=found.data))
+    if not found.tokenizer.exists():
+        with atomic_directory(found.tokenizer) as scratch:
+            copy_tokenizer(found.start, scratch)
+            (scratch / CHAT_TEMPLATE_NAME).write_text(CHAT_TEMPLATE, encoding="utf-8")
+            TextTokenizer.open(scratch)
+    for name in ("instructions", "preferences", "held_out_preferences"):
+        tokenize(found.tokenizing(name))
+
+
+def judge(found: Alignment, name: str, lanes: Lanes) -> None:
+    """Let a model answer the held-out tasks, and judge it as the demo does."""
+    lanes.run(_REWARD, found.rewards(name))
+    lanes.run(EVALUATE, found.evaluation(name))
+
+
+def row(found: Alignment, name: str | None) -> dict[str, Any]:
+    """Return a stage's figures; those of the distilled model are the demo's own."""
+    place = found.run.evaluation(name) if name else found.demo.evaluation(found.config.model)
+    judged = read_object(place / "results.json")
+    figures = {key: judged.get(key) for key in ("minimal_pairs_accuracy", "fact_accuracy")}
+    figures["perplexity"] = judged.get("perplexity")
+    figures["reward"] = figures["preference_accuracy"] = seconds = None
+    if name:
+        figures["reward"] = read_object(found.rewards(name).output / "results.json").get("reward")
+        seconds = Manifest.load(found.run.model(name)).wall_seconds
+    if name == DPO:
+        lines = read_metrics(found.run.model(DPO) / "training" / "metrics.jsonl")
+        known = [one["validation_accuracy"] for one in lines if "validation_accuracy" in one]
+        figures["preference_accuracy"] = known[-1] if known else None
+    return {"stage": name or found.config.model, **figures, "wall_seconds": seconds}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the stages as a table, a row each."""
+    head = ["stage", "held-out reward", "held-out pairs", "minimal pairs", "facts", "perplexity"]
+    keys = ("reward", "preference_accuracy", "minimal_pairs_accuracy", "fact_accuracy")
+    cells = []
+    for one in rows:
+        shares = ["-" if one[key] is None else f"{one[key]:.3f}" for key in keys]
+        known = one["perplexity"]
+        cells.append([one["stage"], *shares, "-" if known is None else f"{known:.2f}"])
+    return align_columns(
+        [*head, "minutes"],
+        [
+            [*line, "-" if one["wall_seconds"] is None else f"{one['wall_seconds'] / 60:.1f}"]
+            for line, one in zip(cells, rows, strict=True)
+        ],
+    )
+
+
+def step(name: str, action: Callable[[], None]) -> None:
+    """Run one step and say how long it took."""
+    started = time.monotonic()
+    action()
+    print(f"{name:<42} {time.monotonic() - started:7.1f} s", flush=True)
