@@ -23,9 +23,11 @@ from nemo_bielik.evaluate.choices import (
 )
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.perplexity import DocumentScore, score_text, summarize
+from nemo_bielik.evaluate.suites.bfcl import read_bfcl
 from nemo_bielik.evaluate.suites.catalog import find_suites
 from nemo_bielik.evaluate.suites.data import suites_data
-from nemo_bielik.evaluate.suites.external import External, read_bfcl, read_euroeval
+from nemo_bielik.evaluate.suites.euroeval import read_euroeval
+from nemo_bielik.evaluate.suites.external import External
 from nemo_bielik.evaluate.suites.listing import print_results
 from nemo_bielik.evaluate.suites.stage import evaluate_suites
 from nemo_bielik.files import value_sha256, write_json

@@ -14,6 +14,7 @@ from nemo_bielik.recovery.card_model import CardModel
 from nemo_bielik.recovery.rows import LANGUAGE, OVERALL, SUITE, TASK, Row
 from nemo_bielik.recovery.speed import speed_section
 from nemo_bielik.recovery.words import (
+    NOT_COUNTED,
     absences,
     interval_text,
     limit_text,
@@ -156,7 +157,12 @@ def _cells(row: Row, found: dict[str, Any]) -> dict[str, Any]:
         "interval": interval_text(ends),
         "dataset": _joined(", ", task.get("dataset"), task.get("split")),
         "few_shot": "" if shot is None else str(shot),
-        "schema": _joined("; ", task.get("schema"), "prompts cut" * bool(task.get("prompts_cut"))),
+        "schema": _joined(
+            "; ",
+            task.get("schema"),
+            "prompts cut" * bool(task.get("prompts_cut")),
+            NOT_COUNTED * (not task.get("in_suite", True)),
+        ),
     }
 
 

@@ -32,7 +32,8 @@ _CHOICES: dict[str, tuple[str, float | str]] = {
 class TaskRun:
     """One task as one model did it; `items` maps an item's name to its line of ``items.jsonl``.
 
-    `about` holds what is only shown: dataset, split, few_shot, schema, prompts_cut.
+    `about` holds what is only shown: dataset, split, few_shot, schema, prompts_cut. `in_suite`
+    says whether the suite's own figure counts it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TaskRun:
     about: Mapping[str, Any] = field(default_factory=dict)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     expected_items: int | None = None
+    in_suite: bool = True
 
     @cached_property
     def statistics(self) -> ItemStatistics:
@@ -149,6 +151,7 @@ def _task(where: str, name: str, entry: Any) -> TaskRun:
         category=str(entry.get("category") or ""),
         about={key: entry[key] for key in shown if entry.get(key) is not None},
         expected_items=entry.get("items"),
+        in_suite=bool(entry.get("in_suite", True)),
     )
 
 

@@ -179,6 +179,7 @@ def _suites(stages: Sequence[Stage], rules: Rules) -> dict[str, Any]:
                         "tasks": {
                             task.name: {"metric": task.metric, "items": len(task.items)}
                             | {"language": task.language, "category": task.category}
+                            | {"in_suite": task.in_suite}
                             | dict(task.about)
                             for task in suite.tasks.values()
                         },

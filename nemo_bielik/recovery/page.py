@@ -3,6 +3,7 @@
 from typing import Any
 
 from nemo_bielik.recovery import panels, tables
+from nemo_bielik.recovery.beside import beside_report
 from nemo_bielik.recovery.rows import OVERALL
 from nemo_bielik.recovery.speed import speed_figure, speed_section
 from nemo_bielik.recovery.words import absences, interval_text, overall_remark, ratio_text, share
@@ -60,7 +61,7 @@ def _context(found: dict[str, Any]) -> dict[str, Any]:
         "models": tables.models(found),
         "stages": tables.stages(found),
         "suites": panels.suite_panel(found),
-        "beside": tables.beside_report(found),
+        "beside": beside_report(found),
         "parts": panels.part_panels(found),
         "tasks": tables.tasks(found),
         "speed": speed_section(found.get("speed")),

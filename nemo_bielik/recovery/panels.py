@@ -1,7 +1,7 @@
 """The drawings of a recovery page: one row a suite, category or language, one mark a student."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -19,6 +19,7 @@ PAPER = "paper"
 _KNOWN = (PRUNED, DISTILLED, LABEL_TRAINED, FROM_SCRATCH)
 _EXTRA = ("extra1", "extra2", "extra3", "extra4")
 _WIDE, _PANEL = 640.0, 466.0
+_NOT_THE_SAME = "The report’s figures are not all of the same tasks and metrics: see what differs."
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def suite_panel(found: dict[str, Any]) -> Panel | None:
             if benchmark := benchmark_of(suite):
                 value = benchmark_recovery(benchmark)
                 paper[suite] = Interval(value, value, value, " (no interval is printed)")
-    return _panel(found, "Recovery by suite", rows, _WIDE, paper)
+    panel = _panel(found, "Recovery by suite", rows, _WIDE, paper)
+    if panel is None or not paper:
+        return panel
+    return replace(panel, remark=f"{panel.remark} {_NOT_THE_SAME}")
 
 
 def part_panels(found: dict[str, Any]) -> list[Panel]:

@@ -146,7 +146,8 @@ def groups_of(pairs: Sequence[Pair], rules: Rules) -> list[Group]:
     for one in progress(pairs, desc="recovery", unit="tasks", leave=False):
         whole = _cell(one, rules)
         tasks.append(Group(TASK, one.suite, one.teacher.name, [whole]))
-        suites.setdefault(one.suite, []).append(whole)
+        if one.teacher.in_suite:
+            suites.setdefault(one.suite, []).append(whole)
         for level in (LANGUAGE, CATEGORY):
             for name, keys in _split(one, level).items():
                 is_whole = len(keys) == len(one.teacher.items)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nemo_bielik.paper.recovery import benchmark_recovery
-from nemo_bielik.paper.tables import benchmark_of, table
+from nemo_bielik.paper.tables import table
 from nemo_bielik.recovery.rows import MEAN_OF_RATIOS, OVERALL, SUITE, TASK, Row
 from nemo_bielik.recovery.words import (
+    NOT_COUNTED,
     interval_text,
     limit_text,
     overall_remark,
@@ -55,29 +55,6 @@ def stages(found: dict[str, Any]) -> dict[str, Any]:
             for label in labels
         ],
     }
-
-
-def beside_report(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return plain recoveries by suite beside the report's; only suites that the report has."""
-    rows: dict[str, dict[str, Any]] = {}
-    for row in _level(found, SUITE):
-        benchmark = benchmark_of(row["suite"])
-        if benchmark is None or row["recovery_percent"] is None:
-            continue
-        own = rows.setdefault(
-            row["suite"],
-            {
-                "suite": row["suite"],
-                "limit": _limit(found, row["suite"]),
-                "benchmark": f"{benchmark['name']}, Table {benchmark['table']}",
-                "report": wording.percent(benchmark_recovery(benchmark)),
-                "students": {},
-            },
-        )
-        remark = interval_text(row["recovery_interval_percent"])
-        text = wording.percent(row["recovery_percent"])
-        own["students"][row["student"]] = Figure(f"plain.{row['student']}", text, remark)
-    return list(rows.values())
 
 
 def tasks(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -167,7 +144,9 @@ def _task(
     told = suite["tasks"].get(name, {})
     shots = f"{told['few_shot']}-shot" if told.get("few_shot") is not None else ""
     cut = "prompts cut" if told.get("prompts_cut") else ""
-    about = [told.get(key) for key in ("language", "dataset", "split", "schema")] + [shots, cut]
+    alone = "" if told.get("in_suite", True) else NOT_COUNTED
+    about = [told.get(key) for key in ("language", "dataset", "split", "schema")]
+    about += [shots, cut, alone]
     cells = {
         label: _share_cell(f"{label}.{first['suite']}.{name}", row, found)
         for label, row in own.items()

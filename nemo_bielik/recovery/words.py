@@ -6,6 +6,8 @@ from typing import Any
 from nemo_bielik.report.wording import NONE, number
 
 PLAIN = "plain"
+#: What is said of a task that its suite's own figure leaves out.
+NOT_COUNTED = "not in the suite’s figure"
 _PREFIXES = {PLAIN: "recovery", "above the baseline": "above_baseline"}
 
 

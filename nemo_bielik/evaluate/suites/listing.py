@@ -51,7 +51,7 @@ def print_results(suites: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a line a suite: the mean of its tasks' scores, or why it was not run."""
     for name, suite in suites.items():
         limit = f", LIMIT: {suite['limit']} items a task" if suite["limit"] else ""
-        tasks = suite["tasks"].values()
+        tasks = [task for task in suite["tasks"].values() if task.get("in_suite", True)]
         for metric in dict.fromkeys(task["metric"] for task in tasks):
             scores = [task["score"] for task in tasks if task["metric"] == metric]
             mean = sum(scores) / len(scores)

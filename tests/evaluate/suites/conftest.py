@@ -101,3 +101,73 @@ def serve(answer: Callable[[dict[str, Any]], Any]) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def put_bfcl() -> Callable[..., None]:
+    """Return a function that writes what `bfcl generate` and `bfcl evaluate` leave of a category.
+
+    `wrong` are the places of the entries that failed.
+    """
+
+    def put(
+        project: Path,
+        category: str,
+        wrong: set[int],
+        count: int = 5,
+        model: str = "m",
+        group: str = "live",
+    ) -> None:
+        ids = [f"{category}_{number}" for number in range(count)]
+        results = [{"id": name, "result": "[f(x=1)]", "latency": 0.1} for name in ids]
+        right = count - len(wrong)
+        header = {"accuracy": right / count, "correct_count": right, "total_count": count}
+        failed = [
+            {"id": ids[place], "test_category": category, "valid": False} for place in sorted(wrong)
+        ]
+        name = f"BFCL_v4_{category}"
+        write_lines(project / "result" / model / group / f"{name}_result.json", results)
+        write_lines(project / "score" / model / group / f"{name}_score.json", [header, *failed])
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def put_euroeval() -> Callable[..., None]:
+    """Return a function that writes a ``euroeval_benchmark_results.jsonl`` of such records."""
+
+    def put(path: Path, *records: dict[str, Any]) -> None:
+        write_lines(path, [_euroeval_record(**record) for record in records])
+
+    return put
+
+
+def _euroeval_record(
+    dataset: str, task: str, model: str = "m", change: dict[str, Any] | None = None, **scores: Any
+) -> dict[str, Any]:
+    """Return one line, as far as it matters; `scores` has every metric's by iteration."""
+    details = {
+        "dataset": dataset,
+        "languages": '["pl"]',
+        "task": task,
+        "few_shot": "true",
+        "validation_split": "false",
+        "raw_results": json.dumps(
+            [
+                {**dict(zip(scores, values, strict=True)), "failed_instances": []}
+                for values in zip(*scores.values(), strict=True)
+            ]
+        ),
+    }
+    return {
+        "schema_version": "0.2.1",
+        "model_info": {"name": model, "id": model},
+        "eval_library": {"name": "euroeval", "version": "18.3.0", "additional_details": details},
+        "evaluation_results": [{"evaluation_name": f"test_{name}"} for name in scores],
+        **(change or {}),
+    }

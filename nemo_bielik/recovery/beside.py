@@ -1,0 +1,87 @@
+"""A user's run beside the report's figures: the same ratios, and what they are not the same of."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from nemo_bielik.errors import ConfigError
+from nemo_bielik.evaluate.suites.catalog import find_suites
+from nemo_bielik.paper.parts import bfcl_categories, euroeval_rows
+from nemo_bielik.paper.recovery import benchmark_recovery
+from nemo_bielik.paper.tables import benchmark_of
+from nemo_bielik.recovery.rows import SUITE, TASK
+from nemo_bielik.recovery.words import interval_text, limit_text
+from nemo_bielik.report import wording
+from nemo_bielik.report.figures import Figure
+
+#: What of a suite of ours is never the report's: docs/suites.md, "What is ours".
+_OURS = {
+    "open-pl": "prompts are ours; DYK, PSC and CBD are scored by macro F1",
+    "eq-bench-pl": "prompts are ours; first ratings only",
+    "medical": "prompts are ours",
+    "include-base-44": "the 20 languages are our choice",
+    "belebele": "the 28 languages are our choice",
+    "flores": "prompts and the 20 languages are our choice",
+}
+
+
+def beside_report(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return plain recoveries by suite beside the report's; only suites that the report has."""
+    rows: dict[str, dict[str, Any]] = {}
+    for row in found["rows"]:
+        benchmark = benchmark_of(row["suite"]) if row["level"] == SUITE else None
+        if benchmark is None or row["recovery_percent"] is None:
+            continue
+        own = rows.setdefault(
+            row["suite"],
+            {
+                "suite": row["suite"],
+                "limit": limit_text(found["suites"][row["suite"]]["limit"]),
+                "benchmark": f"{benchmark['name']}, Table {benchmark['table']}",
+                "differs": differences(row["suite"], found),
+                "report": wording.percent(benchmark_recovery(benchmark)),
+                "students": {},
+            },
+        )
+        remark = interval_text(row["recovery_interval_percent"])
+        text = wording.percent(row["recovery_percent"])
+        own["students"][row["student"]] = Figure(f"plain.{row['student']}", text, remark)
+    return list(rows.values())
+
+
+def differences(suite: str, found: dict[str, Any]) -> str:
+    """Return in what tasks and metrics a suite differs from the report's; "" if in nothing known.
+
+    What the suite's figure counts is looked at, as far as it could be compared.
+    """
+    compared = {
+        row["name"] for row in found["rows"] if row["level"] == TASK and row["suite"] == suite
+    }
+    tasks = {
+        name: task
+        for name, task in found["suites"][suite]["tasks"].items()
+        if name in compared and task["in_suite"]
+    }
+    if suite == "bfcl":
+        return _lacks({name: name for name in bfcl_categories()}, set(tasks))
+    if suite == "euroeval":
+        keys = {(one["category"], one["metric"].removeprefix("mean ")) for one in tasks.values()}
+        return _lacks(euroeval_rows(), keys)
+    return "; ".join(filter(None, (_OURS.get(suite, ""), _part(suite, len(tasks)))))
+
+
+def _lacks(wanted: Mapping[Any, str], there: set[Hashable] | set[Any]) -> str:
+    missing = [name for key, name in wanted.items() if key not in there]
+    if not missing:
+        return ""
+    kept = len(wanted) - len(missing)
+    which = f"{kept} of its {len(wanted)}, without {'; '.join(missing)}" if kept else "none of its"
+    return f"other tasks or metrics than the report’s: {which}"
+
+
+def _part(suite: str, compared: int) -> str:
+    try:
+        (known,) = find_suites([suite])
+    except ConfigError:  # an evaluation may hold suites that are none of ours
+        return ""
+    total = len(known.tasks)
+    return f"{compared} of the suite’s {total} tasks" if compared < total else ""
