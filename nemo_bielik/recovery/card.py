@@ -16,6 +16,7 @@ from nemo_bielik.recovery.speed import speed_section
 from nemo_bielik.recovery.words import (
     NOT_COUNTED,
     absences,
+    external_text,
     interval_text,
     limit_text,
     limited_suites,
@@ -65,6 +66,9 @@ def render_card(
         "absent": absences(found, (label, found["teacher"]["label"])),
         "limits": _limits(found, rows),
         "speed": speed_section(found.get("speed")) if label == found["main"] else None,
+        "external": [
+            (one["label"], text) for one in (found["teacher"], own) if (text := external_text(one))
+        ],
         "found": found,
         "ratio": ratio_text(found["ratio"], found["baselines"]),
         "confidence": f"{100 * found['bootstrap']['confidence']:g} %",

@@ -60,12 +60,16 @@ class TaskRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteRun:
-    """One suite as one model did it, or why it was not run; `not_run` has the tasks' reasons."""
+    """One suite as one model did it, or why it was not run; `not_run` has the tasks' reasons.
+
+    `model` is what the suite's own package calls the model, where one ran it.
+    """
 
     name: str
     status: str
     reason: str = ""
     version: str = ""
+    model: str = ""
     limit: int | None = None
     tasks: dict[str, TaskRun] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
@@ -129,6 +133,7 @@ def _suite(path: Path, name: str, entry: Any) -> SuiteRun:
         status=str(entry.get("status", RUN)),
         reason=str(entry.get("reason") or ""),
         version=str(entry.get("version") or ""),
+        model=str(entry.get("model") or ""),
         limit=entry.get("limit"),
         tasks={
             task: _task(f"{where}, task {task}", task, found)

@@ -155,8 +155,19 @@ def describe_stage(stage: Stage, teacher: Stage) -> dict[str, Any]:
         "models": [one.model for one in stage.evaluations],
         "fingerprints": [one.fingerprint for one in stage.evaluations],
         "evaluations": [str(one.path) for one in stage.evaluations],
+        "external_models": _external_models(stage),
         "perplexity": sum(known) / len(known) if same and len(known) == len(values) else None,
     }
+
+
+def _external_models(stage: Stage) -> dict[str, list[str]]:
+    """Return what each suite's own package calls the model: its hash was not checked."""
+    found: dict[str, list[str]] = {}
+    for evaluation in stage.evaluations:
+        for suite in evaluation.suites.values():
+            if suite.model and suite.model not in found.setdefault(suite.name, []):
+                found[suite.name].append(suite.model)
+    return found
 
 
 def _made_by(evaluation: Evaluation) -> str:

@@ -1,8 +1,11 @@
 """What `bielik bench` measured, as a recovery page and a model card show it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from nemo_bielik.bench.results import STUDENT, TEACHER
+from nemo_bielik.errors import DataError
+from nemo_bielik.recovery.pairing import Stage
 from nemo_bielik.report.figures import Figure
 from nemo_bielik.report.wording import NONE, number
 
@@ -22,9 +25,35 @@ def speed_section(speed: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         "where": ", ".join(filter(None, (speed["machine"], speed["server"]))),
         "models": speed["models"],
+        "unchecked": _unchecked(speed["unchecked"]),
         "partial": "" if speed["complete"] else str(speed["failure"] or "not finished"),
         "cases": [_case(case) for case in speed["cases"]],
     }
+
+
+def check_models(speed: dict[str, Any], teacher: Stage, student: Stage) -> None:
+    """Write ``unchecked`` into `speed`: the roles whose model may be another than the evaluated.
+
+    Raises `DataError` if a model was measured that is not the one that was evaluated.
+    """
+    speed["unchecked"] = []
+    for role, stage in ((TEACHER, teacher), (STUDENT, student)):
+        measured = speed["fingerprints"].get(role)
+        evaluated = {one.fingerprint for one in stage.evaluations} - {""}
+        if not measured or not evaluated:
+            speed["unchecked"].append(role)
+        elif measured not in evaluated:
+            raise DataError(
+                f"bench: its {role} {speed['models'][role]} (hash {measured[:12]}) is not the "
+                f"model that was evaluated as {stage.label} ({min(evaluated)[:12]}); "
+                "give a bench of the models that were evaluated"
+            )
+
+
+def _unchecked(roles: Sequence[str]) -> str:
+    if not roles:
+        return ""
+    return f"Not checked to be the evaluated model: {' and '.join(roles)} (no hash to compare)."
 
 
 def speed_figure(speed: dict[str, Any] | None) -> list[Figure]:

@@ -18,6 +18,7 @@ from nemo_bielik.recovery.gather import collect, measured_baselines, open_stages
 from nemo_bielik.recovery.page import render
 from nemo_bielik.recovery.pairing import Stage
 from nemo_bielik.recovery.rows import Rules
+from nemo_bielik.recovery.speed import check_models
 from nemo_bielik.report.gather import read_object
 from nemo_bielik.stages import describe, is_done, stage_output
 
@@ -97,9 +98,11 @@ def recover(config: RecoveryConfig) -> None:
     rules = config.rules()
     teacher, students = open_stages(config.teacher, config.students, config.labels)
     speed = summary(config.bench) if config.bench else None
+    student = _main_student(students, config.main)
+    if speed:
+        check_models(speed, teacher, student)
     manifest = describe("recovery", config, _inputs([teacher, *students], config))
     if not is_done(config.output, manifest):
-        student = _main_student(students, config.main)
         found = collect(teacher, students, rules, config.above_baseline, student.label)
         found["speed"] = speed
         model = read_card_model(student, config.card_model, teacher)

@@ -7,6 +7,7 @@ from nemo_bielik.paper.tables import table
 from nemo_bielik.recovery.rows import MEAN_OF_RATIOS, OVERALL, SUITE, TASK, Row
 from nemo_bielik.recovery.words import (
     NOT_COUNTED,
+    external_text,
     interval_text,
     limit_text,
     overall_remark,
@@ -25,6 +26,7 @@ def models(found: dict[str, Any]) -> list[dict[str, Any]]:
             "label": one["label"],
             "against": one["against"] or "",
             "model": one["model"] or "not named",
+            "external": external_text(one),
             "made_by": one["made_by"] or wording.NONE,
             "fingerprint": ", ".join(hashed[:12] or wording.NONE for hashed in one["fingerprints"]),
             "evaluations": one["evaluations"],

@@ -34,6 +34,12 @@ def score_text(value: float | None) -> str:
     return number(value, 2 if abs(value) >= 2 else 3)
 
 
+def external_text(stage: dict[str, Any]) -> str:
+    """Return what other packages call the model of a stage; "" where none ran a suite."""
+    named = [f"{suite}: {', '.join(names)}" for suite, names in stage["external_models"].items()]
+    return f"{'; '.join(named)} (as named there, hash not checked)" if named else ""
+
+
 def limit_text(limit: int | None) -> str:
     """Return how a suite that was not run in full is marked; "" for one that was."""
     return f"limited to {limit} items a task" if limit else ""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nemo_bielik.errors import DataError
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.recovery.speed import speed_figure, speed_section
 from nemo_bielik.recovery.stage import RecoveryConfig, recover
 
@@ -68,13 +69,15 @@ def page_and_card(
 ) -> Callable[..., tuple[str, str]]:
     """Return a function from a bench to the recovery page and the card that it stands on."""
 
-    def make(found: dict[str, Any]) -> tuple[str, str]:
+    def make(found: dict[str, Any], **hashes: str) -> tuple[str, str]:
         folder = tmp_path / "bench"
         folder.mkdir()
         (folder / "bench.json").write_text(json.dumps(found), encoding="utf-8")
+        if hashes:
+            Manifest(stage="bench", config={}, inputs=hashes).save(folder)
         config = RecoveryConfig(
-            teacher=evaluation("teacher", "1111"),
-            students=[evaluation("student", "1101")],
+            teacher=evaluation("teacher", "1111", fingerprint="a" * 64),
+            students=[evaluation("student", "1101", fingerprint="b" * 64)],
             output=tmp_path / "recovery",
             bench=folder,
         )
@@ -99,6 +102,30 @@ def test_what_was_not_measured_to_the_end_says_so(page_and_card):
     page, card = page_and_card(bench(complete=False))
     assert "Not all was measured: the server died" in page
     assert "not all was measured: the server died" in card
+
+
+def test_another_students_speed_is_refused(page_and_card, tmp_path):
+    with pytest.raises(
+        DataError, match=r"its student small \(hash cccccccccccc\) is not the model"
+    ):
+        page_and_card(bench(), teacher="a" * 64, student="c" * 64)
+    assert not (tmp_path / "recovery").exists()
+
+
+def test_the_evaluated_models_speed_needs_no_remark(page_and_card):
+    page, card = page_and_card(bench(), teacher="a" * 64, student="b" * 64)
+    assert "Not checked" not in page and "Not checked" not in card
+
+
+def test_what_a_server_answered_is_marked_as_not_checked(page_and_card):
+    found = bench()
+    found["models"]["student"]["url"] = "http://host:8000/v1"
+    page, card = page_and_card(found, teacher="a" * 64, student="small")
+    for text in (page, card):
+        assert (
+            "Not checked to be the evaluated model: student (no hash to compare)"
+            in text.replace("\\", "")
+        )
 
 
 def test_without_a_bench_there_is_no_section():

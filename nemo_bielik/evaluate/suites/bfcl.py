@@ -28,7 +28,7 @@ def read_bfcl(project: Path, model: str | None) -> External:
     scores = sorted((project / "score").glob("*/**/*_score.json"))
     root = project / "score"
     name = one_model({path.relative_to(root).parts[0] for path in scores}, model, project, BFCL)
-    found = External(BFCL)
+    found = External(BFCL, name)
     versions = set()
     for path in scores:
         place = path.relative_to(root)

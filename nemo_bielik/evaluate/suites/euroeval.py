@@ -35,7 +35,7 @@ def read_euroeval(path: Path, model: str | None) -> External:
         if record["model_info"]["name"] == name
     }
     versions = sorted({_version(where, record) for where, record in own.values()})
-    found = External(EUROEVAL, "; ".join(versions))
+    found = External(EUROEVAL, name, "; ".join(versions))
     reported = []
     for dataset, (where, record) in own.items():
         details = _details(where, record)

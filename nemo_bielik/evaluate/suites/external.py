@@ -15,9 +15,13 @@ from nemo_bielik.evaluate.metrics import metric_of
 
 @dataclass
 class External:
-    """One suite: its entry for ``results.json`` and its lines for ``items.jsonl``."""
+    """One suite: its entry for ``results.json`` and its lines for ``items.jsonl``.
+
+    `model` is what the package calls the model; nothing there says which weights it was.
+    """
 
     name: str
+    model: str
     version: str = ""
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -29,6 +33,7 @@ class External:
             "status": "run",
             "reason": None,
             "version": self.version,
+            "model": self.model,
             "limit": None,
             "tasks": self.tasks,
             "not_run": {},

@@ -46,7 +46,9 @@ def of_suites(found):
     }
 
 
-def test_the_reports_scores_give_the_reports_recoveries(recovered, put_bfcl, put_euroeval):
+def test_the_reports_scores_give_the_reports_recoveries(
+    recovered, put_bfcl, put_euroeval, tmp_path
+):
     """Table 12 as EuroEval's metrics, Table 15 as BFCL's entries, and what has no place there.
 
     Of BFCL 200, 24 or 16 entries a category, which gives the columns exactly; live_simple and
@@ -76,7 +78,11 @@ def test_the_reports_scores_give_the_reports_recoveries(recovered, put_bfcl, put
         "euroeval": pytest.approx(91.38, abs=0.05),
     }
     assert [row["differs"] for row in beside_report(found)] == ["", ""]
-    suites = found["suites"]
+    folder, suites = tmp_path / "recovery", found["suites"]
+    assert found["teacher"]["external_models"] == {"bfcl": ["m"], "euroeval": ["m"]}
+    said = "bfcl: m; euroeval: m (as named there, hash not checked)"
+    for name in ("recovery.html", "README.md"):
+        assert said in (folder / name).read_text(encoding="utf-8")
     left_out = [
         (row["suite"], row["name"], pytest.approx(row["recovery_percent"]))
         for row in found["rows"]
