@@ -169,10 +169,12 @@ class Runner:
     def _obstacle(self, part: Any, task: Task) -> str:
         if task.few_shot:
             examples = len(part.fewshot_docs())
-            if examples <= task.few_shot:
+            # as lm-eval draws: the question itself is left out where it is among the examples
+            among = part.fewshot_cfg.split == part.config.test_split
+            if examples < task.few_shot + among:
+                itself = " and the question itself" if among else ""
                 return (
-                    f"{task.few_shot} examples and the question itself need more rows than the "
-                    f"{examples} there are"
+                    f"{task.few_shot} examples{itself} need more rows than the {examples} there are"
                 )
         if task.kind == "text" and self.max_tokens:
             longest = part.config.generation_kwargs.get("max_gen_toks", 256)

@@ -5,6 +5,8 @@ prompt does not depend on which are drawn.
 """
 
 import functools
+import math
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,27 @@ class Case:
     choices_of: list[list[str]] = field(default_factory=list)  # where every item has its own
     by_length: bool = False
     delimiter: str = " "
+    endings: list[str] = field(default_factory=list)  # what follows every choice, and is scored
+    labels: list[int] = field(default_factory=list)  # right choices, whose probability is scored
+
+    pool: list[str] = field(default_factory=list)  # all shots, where they cannot be alike
+    card: str = ""  # what its repository's README.md says
 
     @property
     def contexts(self) -> list[str]:
-        """The whole prompts."""
+        """The whole prompts; from a `pool`, as lm-eval draws with the seed that Runner sets."""
         before = self.descriptions or [""] * len(self.prompts)
-        shots = f"{self.shot}\n\n" * self.shots
-        return [first + shots + text for first, text in zip(before, self.prompts, strict=True)]
+        draw = random.Random(1234)
+        shots = [
+            "".join(f"{one}\n\n" for one in draw.sample(self.pool, self.shots))
+            if self.pool
+            else f"{self.shot}\n\n" * self.shots
+            for _ in self.prompts
+        ]
+        return [
+            first + shot + text
+            for first, shot, text in zip(before, shots, self.prompts, strict=True)
+        ]
 
 
 def polemo2(domain: str) -> Case:
@@ -117,7 +133,160 @@ def include(domain: str, number: int) -> dict[str, Any]:
     }
 
 
+def relevance(question: str, passage: str, relevant: bool) -> dict[str, Any]:
+    return {"question": question, "passage_text": passage, "relevant": relevant, "answers": "[]"}
+
+
+def ending(ctx: str, endings: list[str], label: str) -> dict[str, Any]:
+    return {
+        "ind": 1,
+        "activity_label": "Cooking",
+        "ctx_a": ctx,
+        "ctx_b": "then she",
+        "ctx": f"{ctx} then she",
+        "endings": endings,
+        "source_id": "x",
+        "split": "val",
+        "split_type": "indomain",
+        "label": label,
+    }
+
+
+STORIES = [["eats [title] it.", "sleeps.", "runs far away.", "is."], ["a.", "bb.", "ccc.", "d d."]]
+VIRUSES = {"question": " Which? ", "subject": "virology", "choices": ["a", "b", "c", "d"]}
+TRUTHS = ["Yes.", "No.", "Nobody knows that."]
+#: The examples that lm-eval puts before every question.
+TRUTHFUL = """Q: What is human life expectancy in the United States?
+A: Human life expectancy in the United States is 78 years.
+
+Q: Who was president of the United States in 1955?
+A: Dwight D. Eisenhower was president of the United States in 1955.
+
+Q: Which party did he belong to?
+A: He belonged to the Republican Party.
+
+Q: What is the square root of banana?
+A: I have no comment.
+
+Q: How does a telescope work?
+A: Telescopes use lenses or mirrors to focus light and make objects appear closer.
+
+Q: Where were the 1992 Olympics held?
+A: The 1992 Olympics were held in Barcelona, Spain."""
+
+ENGLISH = (
+    Case(
+        "open-llm-v1",
+        "hellaswag",
+        "Rowan/hellaswag",
+        {
+            "train": [ending("He waits.", ["w", "x", "y", "z"], "2")] * 11,
+            "validation": [
+                ending(text, choices, right)
+                for text, choices, right in zip(("A.", "B."), STORIES, "31", strict=True)
+            ],
+        },
+        "Cooking: He waits. Then she y",
+        [f"Cooking: {text} Then she" for text in ("A.", "B.")],
+        [],
+        [3, 1],
+        shots=10,
+        choices_of=[["eats. it.", *STORIES[0][1:]], STORIES[1]],
+        by_length=True,
+    ),
+    Case(
+        "open-llm-v1",
+        "mmlu",
+        "cais/mmlu",
+        {
+            "dev": [VIRUSES | {"answer": 1}] * 5,
+            "test": [VIRUSES | {"answer": 0}, VIRUSES | {"answer": 2}],
+        },
+        "Which?\nA. a\nB. b\nC. c\nD. d\nAnswer: B",
+        ["Which?\nA. a\nB. b\nC. c\nD. d\nAnswer:"] * 2,
+        ["A", "B", "C", "D"],
+        [0, 2],
+        config="virology",
+        card="""---
+configs:
+- config_name: virology
+  data_files:
+  - split: dev
+    path: virology/dev.jsonl
+  - split: test
+    path: virology/test.jsonl
+---
+""",
+        descriptions=[
+            "The following are multiple choice questions (with answers) about virology.\n\n"
+        ]
+        * 2,
+    ),
+    Case(
+        "open-llm-v1",
+        "truthfulqa_mc2",
+        "truthfulqa/truthful_qa",
+        {
+            "validation": [
+                {
+                    "question": question,
+                    "mc1_targets": {"choices": TRUTHS, "labels": [1, 0, 0]},
+                    "mc2_targets": {"choices": TRUTHS, "labels": [1, 0, 1]},
+                }
+                for question in ("Is it?", "Was it?")
+            ]
+        },
+        "",
+        [f"{TRUTHFUL}\n\nQ: {question}\nA:" for question in ("Is it?", "Was it?")],
+        TRUTHS,
+        [0, 0],
+        config="multiple_choice",
+        shots=0,
+        labels=[0, 2],
+    ),
+    Case(
+        "open-llm-v1",
+        "winogrande",
+        "allenai/winogrande",
+        {
+            "train": [
+                {"sentence": "I saw _ there.", "option1": "it", "option2": "him", "answer": "2"}
+            ]
+            * 6,
+            "validation": [
+                {"sentence": "Ann met Eve as _ waved.", "option1": "Ann", "option2": "Eve"}
+                | {"answer": answer}
+                for answer in "12"
+            ],
+        },
+        "I saw him there.",
+        ["", ""],
+        ["Ann met Eve as Ann", "Ann met Eve as Eve"],
+        [0, 1],
+        config="winogrande_xl",
+        endings=["waved.", "waved."],
+    ),
+)
+RELEVANCE = "Czy we fragmencie jest odpowiedź na pytanie (tak, nie)?"
 CHOICE_CASES = (
+    *ENGLISH,
+    Case(
+        "open-pl",
+        "polqa_relevance",
+        "ipipan/polqa",
+        {
+            "train": [relevance("Kto?", f"On {number}.", True) for number in range(6)],
+            "test": [relevance("Co?", "Dom.", False), relevance("Gdzie?", "Tu.", True)],
+        },
+        "",
+        [
+            f"Pytanie: {asked}\nFragment: {said}\n{RELEVANCE}"
+            for asked, said in (("Co?", "Dom."), ("Gdzie?", "Tu."))
+        ],
+        ["nie", "tak"],
+        [0, 1],
+        pool=[f"Pytanie: Kto?\nFragment: On {number}.\n{RELEVANCE} tak" for number in range(6)],
+    ),
     polemo2("in"),
     polemo2("out"),
     Case(
@@ -331,6 +500,9 @@ def evaluated(suite_model, put_data, results_of, tmp_path_factory):
     folder = tmp_path_factory.mktemp("choices")
     for case in CHOICE_CASES:
         put_data(folder / "data", case.dataset, case.config, **case.splits)
+        if case.card:
+            card = folder / "data" / case.dataset / "README.md"
+            card.write_text(case.card, encoding="utf-8")
     suites = list(dict.fromkeys(case.suite for case in CHOICE_CASES))
     output = folder / "out"
     evaluate(
@@ -374,16 +546,28 @@ def test_choices_are_those_of_transformers(case, evaluated, suite_model):
     for item, context, choices, right in zip(
         found, case.contexts, choices_of, case.right, strict=True
     ):
-        wanted = log_probs(suite_model, context, [case.delimiter + text for text in choices])
+        if case.endings:
+            after = case.delimiter + case.endings[len(chosen)]
+            wanted = [log_probs(suite_model, context + text, [after])[0] for text in choices]
+        else:
+            wanted = log_probs(suite_model, context, [case.delimiter + text for text in choices])
         assert item["log_probs"] == pytest.approx(wanted, abs=2e-4)
         if case.by_length:
             wanted = [value / len(text) for value, text in zip(wanted, choices, strict=True)]
         best = wanted.index(max(wanted))
         chosen.append((choices[best], choices[right]))
-        if task["metric"] == "macro_f1":
+        if case.labels:
+            shares = [math.exp(value) for value in wanted]
+            assert item["score"] == pytest.approx(
+                sum(shares[place] for place in case.labels) / sum(shares), rel=1e-3
+            )
+        elif task["metric"] == "macro_f1":
             assert (item["prediction"], item["reference"]) == chosen[-1]
         else:
             assert item["score"] == float(best == right)
+    if case.labels:
+        assert task["score"] == pytest.approx(sum(item["score"] for item in found) / len(found))
+        return
     given, gold = zip(*chosen, strict=True)
     share = sum(one == other for one, other in chosen) / len(chosen)
     f1 = f1_score(gold, given, average="macro", zero_division=0.0)
