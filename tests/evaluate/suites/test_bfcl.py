@@ -1,6 +1,7 @@
 """BFCL's own files as a suite."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,13 @@ def test_which_of_several_models_must_be_named(put_bfcl, tmp_path):
     with pytest.raises(DataError, match="'o' is none of them"):
         read_bfcl(tmp_path, "o")
     assert read_bfcl(tmp_path, "n").tasks["live_simple"]["score"] == 0.6
+
+
+def test_what_bfcl_itself_wrote_gives_its_score():
+    """Its own evaluation of a stub that answers three of sixteen questions wrongly."""
+    found = read_bfcl(Path(__file__).parent / "external/bfcl", None)
+    (task,) = found.tasks.values()
+    assert (task["score"], task["items"], task["category"]) == (0.8125, 16, "live")
+    wrong = [item["item"].split("-")[0] for item in found.items if not item["score"]]
+    assert wrong == [f"live_parallel_{number}" for number in (1, 4, 11)]
+    assert found.model == "speakleash_Bielik-11B-v2.3-Instruct"

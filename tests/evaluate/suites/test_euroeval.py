@@ -1,5 +1,8 @@
 """EuroEval's own file as a suite."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from nemo_bielik.errors import DataError
@@ -36,7 +39,7 @@ def test_the_figure_counts_the_rows_of_the_reports_table(put_euroeval, tmp_path)
         path,
         {**SENTIMENT, "mcc": [1.0], "macro_f1": [1.0]},
         {**entities, "micro_f1_no_misc": [1.0], "micro_f1": [1.0]},
-        {"dataset": "psc", "task": "summarization", "chrf3++": [1.0]},
+        {"dataset": "psc", "task": "summarization", "chr_f3pp": [1.0]},
         {"dataset": "poquad", "task": "reading-comprehension", "f1": [1.0]},
     )
     tasks = read_euroeval(path, None).tasks
@@ -70,3 +73,21 @@ def test_another_format_is_refused(put_euroeval, tmp_path, change, said):
     put_euroeval(path, {**SENTIMENT, "mcc": [0.5], **change})
     with pytest.raises(DataError, match=rf"line 1: {said}"):
         read_euroeval(path, None)
+
+
+def test_what_euroeval_itself_wrote_gives_its_scores():
+    """Scores are on the metric's own scale; EuroEval's are in percent but for chrF, which is so."""
+    path = Path(__file__).parent / "external/euroeval_benchmark_results.jsonl"
+    found = read_euroeval(path, None)
+    written = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        for result in record["evaluation_results"]:
+            metric = result["evaluation_name"].removeprefix("test_")
+            scale = 1 if metric.startswith("chr_f") else 100
+            dataset = result["source_data"]["dataset_name"]
+            written[f"{dataset}, {metric}"] = result["score_details"]["score"] / scale
+    assert len(written) == 4
+    assert {name: task["score"] for name, task in found.tasks.items()} == pytest.approx(written)
+    assert found.tasks["psc, chr_f3pp"]["items"] == 3
+    assert found.model == "some-model"

@@ -99,7 +99,7 @@ def test_what_is_not_the_reports_is_said_beside_its_figures(recovered, put_bfcl,
         scores = (1.0, 0.4) if role == "teacher" else (0.5, 0.3)
         put_euroeval(
             folder / "euroeval.jsonl",
-            {"dataset": "a", "task": "summarization", "chrf3++": [scores[0]] * 2},
+            {"dataset": "a", "task": "summarization", "chr_f3pp": [scores[0]] * 2},
             {"dataset": "b", "task": "reading-comprehension", "f1": [scores[1]] * 2},
         )
 
