@@ -261,8 +261,8 @@ SUITES: tuple[Suite, ...] = (
     Suite(
         name="cptub",
         help="Complex Polish Text Understanding Benchmark",
-        instead="its questions are not published and a judge model grades the answers; ask its "
-        "authors (SpeakLeash, cptu_bench) to evaluate the model",
+        instead="no published questions and no package that asks them are known to us; ask its "
+        "authors (huggingface.co/spaces/speakleash/cptu_bench) to evaluate the model",
     ),
     Suite(
         name="bfcl",
