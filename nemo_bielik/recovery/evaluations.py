@@ -70,7 +70,7 @@ class SuiteRun:
     reason: str = ""
     version: str = ""
     model: str = ""
-    limit: int | None = None
+    limit: int | str | None = None
     tasks: dict[str, TaskRun] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
 

@@ -40,8 +40,13 @@ def external_text(stage: dict[str, Any]) -> str:
     return f"{'; '.join(named)} (as named there, hash not checked)" if named else ""
 
 
-def limit_text(limit: int | None) -> str:
-    """Return how a suite that was not run in full is marked; "" for one that was."""
+def limit_text(limit: int | str | None) -> str:
+    """Return how a suite that was not run in full is marked; "" for one that was.
+
+    Suites that another package ran say themselves what was left out.
+    """
+    if isinstance(limit, str):
+        return f"limited: {limit}"
     return f"limited to {limit} items a task" if limit else ""
 
 

@@ -18,6 +18,33 @@ _NOT_SCORED = "format_sensitivity"
 _PREREQUISITE = "_prereq"
 
 
+#: Entries of each category: ``utils.load_dataset_entry`` of that version, without prerequisites.
+_SIZES = {
+    "simple_python": 400,
+    "simple_java": 100,
+    "simple_javascript": 50,
+    "irrelevance": 240,
+    "multiple": 200,
+    "parallel": 200,
+    "parallel_multiple": 200,
+    "live_simple": 258,
+    "live_multiple": 1053,
+    "live_parallel": 16,
+    "live_parallel_multiple": 24,
+    "live_irrelevance": 884,
+    "live_relevance": 16,
+    "multi_turn_base": 200,
+    "multi_turn_miss_func": 200,
+    "multi_turn_miss_param": 200,
+    "multi_turn_long_context": 200,
+    "memory_kv": 155,
+    "memory_vector": 155,
+    "memory_rec_sum": 155,
+    "web_search_base": 100,
+    "web_search_no_snippet": 100,
+}
+
+
 def read_bfcl(project: Path, model: str | None) -> External:
     """Return BFCL's categories as tasks, an item an entry, from `project`, its project root.
 
@@ -42,9 +69,21 @@ def read_bfcl(project: Path, model: str | None) -> External:
         versions.add(version)
     if len(versions) != 1:
         raise DataError(f"{root}: holds scores of {len(versions)} versions of BFCL, expected one")
-    found.version = versions.pop()
+    # its files name the benchmark's version and not the package's
+    found.version = f"{versions.pop()}, package version not told"
+    found.limit = _limit(found)
     found.count_only(bfcl_categories())
     return found
+
+
+def _limit(found: External) -> str | None:
+    """Say which categories were run in part, as ``bfcl evaluate --partial-eval`` allows."""
+    parts = [
+        f"{task['items']} of {_SIZES[name]} entries of {name}"
+        for name, task in found.tasks.items()
+        if task["items"] < _SIZES.get(name, 0)
+    ]
+    return "; ".join(parts) or None
 
 
 def _version_and_category(name: str) -> tuple[str, str]:

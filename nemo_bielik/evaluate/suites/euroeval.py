@@ -18,6 +18,9 @@ from nemo_bielik.paper.parts import euroeval_rows
 
 EUROEVAL = "euroeval"
 
+#: What ``Benchmarker`` runs unless it is told otherwise.
+_ITERATIONS = 10
+
 
 def read_euroeval(path: Path, model: str | None) -> External:
     """Return every metric of EuroEval's datasets as a task, called ``DATASET, METRIC``.
@@ -54,7 +57,19 @@ def read_euroeval(path: Path, model: str | None) -> External:
             if (kind, metric) in euroeval_rows():
                 reported.append(task)
     found.count_only(reported)
+    found.limit = _limit(found)
     return found
+
+
+def _limit(found: External) -> str | None:
+    """Say which datasets had fewer iterations than EuroEval's own number."""
+    fewest = {
+        task["dataset"]: task["items"]
+        for task in found.tasks.values()
+        if task["items"] < _ITERATIONS
+    }
+    parts = [f"{number} of {_ITERATIONS} iterations of {name}" for name, number in fewest.items()]
+    return "; ".join(parts) or None
 
 
 def _iterations(

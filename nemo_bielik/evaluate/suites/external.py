@@ -17,12 +17,14 @@ from nemo_bielik.evaluate.metrics import metric_of
 class External:
     """One suite: its entry for ``results.json`` and its lines for ``items.jsonl``.
 
-    `model` is what the package calls the model; nothing there says which weights it was.
+    `model` is what the package calls the model; nothing there says which weights it was. `limit`
+    says what of the benchmark was not run.
     """
 
     name: str
     model: str
     version: str = ""
+    limit: str | None = None
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
 
@@ -34,7 +36,7 @@ class External:
             "reason": None,
             "version": self.version,
             "model": self.model,
-            "limit": None,
+            "limit": self.limit,
             "tasks": self.tasks,
             "not_run": {},
         }

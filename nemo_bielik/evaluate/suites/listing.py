@@ -50,7 +50,8 @@ def print_suites(config: SuitesConfig) -> None:
 def print_results(suites: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a line a suite: the mean of its tasks' scores, or why it was not run."""
     for name, suite in suites.items():
-        limit = f", LIMIT: {suite['limit']} items a task" if suite["limit"] else ""
+        of_each = "" if isinstance(suite["limit"], str) else " items a task"
+        limit = f", LIMIT: {suite['limit']}{of_each}" if suite["limit"] else ""
         tasks = [task for task in suite["tasks"].values() if task.get("in_suite", True)]
         for metric in dict.fromkeys(task["metric"] for task in tasks):
             scores = [task["score"] for task in tasks if task["metric"] == metric]

@@ -14,7 +14,7 @@ def test_an_entry_is_right_unless_it_failed(put_bfcl, tmp_path):
     put_bfcl(tmp_path, "simple_python", wrong=set(), count=2, group="non_live")
     put_bfcl(tmp_path, "format_sensitivity", wrong={0})
     found = read_bfcl(tmp_path, None)
-    assert found.version == "BFCL_v4"
+    assert found.version == "BFCL_v4, package version not told"
     assert {name: (task["score"], task["items"]) for name, task in found.tasks.items()} == {
         "live_simple": (0.6, 5),
         "simple_python": (1.0, 2),
@@ -38,6 +38,18 @@ def test_the_figure_counts_all_where_none_of_those_columns_was_run(put_bfcl, tmp
     for category in ("simple_java", "irrelevance"):
         put_bfcl(tmp_path, category, wrong={0})
     assert all(task["in_suite"] for task in read_bfcl(tmp_path, None).tasks.values())
+
+
+def test_categories_that_were_run_in_part_are_a_limit(put_bfcl, tmp_path):
+    """`bfcl evaluate --partial-eval` counts what is there, and its files do not say so."""
+    put_bfcl(tmp_path, "live_parallel", wrong={0}, count=16)
+    assert read_bfcl(tmp_path, None).limit is None
+    put_bfcl(tmp_path, "live_simple", wrong={0}, count=5)
+    put_bfcl(tmp_path, "multiple", wrong={0}, count=199, group="non_live")
+    found = read_bfcl(tmp_path, None)
+    assert found.summary["limit"] == (
+        "5 of 258 entries of live_simple; 199 of 200 entries of multiple"
+    )
 
 
 def test_conversations_that_fill_a_memory_are_no_entries(put_bfcl, tmp_path):

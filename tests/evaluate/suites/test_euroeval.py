@@ -90,4 +90,5 @@ def test_what_euroeval_itself_wrote_gives_its_scores():
     assert len(written) == 4
     assert {name: task["score"] for name, task in found.tasks.items()} == pytest.approx(written)
     assert found.tasks["psc, chr_f3pp"]["items"] == 3
+    assert found.summary["limit"] == "3 of 10 iterations of psc"
     assert found.model == "some-model"

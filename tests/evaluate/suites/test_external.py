@@ -91,7 +91,9 @@ def test_the_reports_scores_give_the_reports_recoveries(
     assert left_out == [("bfcl", "irrelevance", 25.0), ("euroeval", "o, mcc", 50.0)]
 
 
-def test_what_is_not_the_reports_is_said_beside_its_figures(recovered, put_bfcl, put_euroeval):
+def test_what_is_not_the_reports_is_said_beside_its_figures(
+    recovered, put_bfcl, put_euroeval, tmp_path
+):
     """BFCL: 3 of 5 against 4 of 5; EuroEval: the mean of 0.5 / 1 and 0.3 / 0.4."""
 
     def put(folder, role):
@@ -110,4 +112,11 @@ def test_what_is_not_the_reports_is_said_beside_its_figures(recovered, put_bfcl,
     assert differs["bfcl"].startswith(
         "other tasks or metrics than the report’s: 1 of its 7, without multiple; parallel;"
     )
+    marks = {
+        "bfcl": "limited: 5 of 258 entries of live_simple",
+        "euroeval": "limited: 2 of 10 iterations of a; 2 of 10 iterations of b",
+    }
+    for name in ("recovery.html", "README.md"):
+        text = (tmp_path / "recovery" / name).read_text(encoding="utf-8")
+        assert all(mark in text.replace("\\", "") for mark in marks.values())
     assert differs["euroeval"] == "other tasks or metrics than the report’s: none of its"
