@@ -1,15 +1,17 @@
 """A user's run beside the report's figures: the same ratios, and what they are not the same of."""
 
 from collections.abc import Hashable, Mapping
+from statistics import fmean
 from typing import Any
 
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.suites.catalog import find_suites
 from nemo_bielik.paper.parts import bfcl_categories, euroeval_rows
 from nemo_bielik.paper.recovery import benchmark_recovery
-from nemo_bielik.paper.tables import benchmark_of
-from nemo_bielik.recovery.rows import SUITE, TASK
-from nemo_bielik.recovery.words import interval_text, limit_text
+from nemo_bielik.paper.tables import benchmark_of, paper_tables
+from nemo_bielik.recovery.aggregation import NINE, SUITE, TASK
+from nemo_bielik.recovery.rows import Row
+from nemo_bielik.recovery.words import interval_text, limit_text, limited_suites
 from nemo_bielik.report import wording
 from nemo_bielik.report.figures import Figure
 
@@ -45,7 +47,35 @@ def beside_report(found: dict[str, Any]) -> list[dict[str, Any]]:
         remark = interval_text(row["recovery_interval_percent"])
         text = wording.percent(row["recovery_percent"])
         own["students"][row["student"]] = Figure(f"plain.{row['student']}", text, remark)
-    return list(rows.values())
+    return [*rows.values(), *_mean(list(rows), found)]
+
+
+def _mean(suites: list[str], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the row that answers the report's overall figure: the mean of what ran of the nine."""
+    means = [row for row in found["rows"] if row["level"] == NINE]
+    if not means:
+        return []
+    nine = paper_tables()["benchmarks"]
+    ran = [one for one in nine if set(one["suites"]) & set(suites)]
+    return [
+        {
+            "suite": "mean of the benchmarks",
+            "limit": limited_suites(found, suites),
+            "benchmark": "the mean of the nine, Table 4",
+            "differs": f"{len(ran)} of {len(nine)}; the report’s mean of these: "
+            f"{wording.percent(fmean(map(benchmark_recovery, ran)))}",
+            "report": wording.percent(fmean(map(benchmark_recovery, nine))),
+            "students": {row["student"]: _mean_cell(row, len(nine)) for row in means},
+        }
+    ]
+
+
+def _mean_cell(row: Row, nine: int) -> Figure:
+    value = row["recovery_percent"]
+    text = wording.NONE if value is None else wording.percent(value)
+    count = f"{len(row['suites'])} of {nine}"
+    parts = (interval_text(row["recovery_interval_percent"]), count, row["note"])
+    return Figure(f"nine.{row['student']}", text, "; ".join(filter(None, parts)))
 
 
 def differences(suite: str, found: dict[str, Any]) -> str:

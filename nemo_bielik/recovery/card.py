@@ -10,8 +10,9 @@ from jinja2 import Environment, StrictUndefined
 from nemo_bielik import __version__
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.planner.parameters import count_one_embedding, count_parameters
+from nemo_bielik.recovery.aggregation import LANGUAGE, OVERALL, SUITE, TASK
 from nemo_bielik.recovery.card_model import CardModel
-from nemo_bielik.recovery.rows import LANGUAGE, OVERALL, SUITE, TASK, Row
+from nemo_bielik.recovery.rows import Row
 from nemo_bielik.recovery.speed import speed_section
 from nemo_bielik.recovery.words import (
     NOT_COUNTED,

@@ -9,9 +9,10 @@ from typing import Any
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.stage import RESULTS_NAME
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
+from nemo_bielik.recovery.aggregation import Recoveries, Rules, recoveries
 from nemo_bielik.recovery.evaluations import RUN, Evaluation, read_evaluation
 from nemo_bielik.recovery.pairing import Gap, Stage, pair
-from nemo_bielik.recovery.rows import Recoveries, Rules, recoveries, table
+from nemo_bielik.recovery.rows import table
 from nemo_bielik.report.gather import read_object
 from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from nemo_bielik.errors import DataError
 from nemo_bielik.evaluate.stage import ITEMS_NAME
+from nemo_bielik.recovery.aggregation import OVERALL, Rules
 from nemo_bielik.recovery.gather import compare_stages, measured_baselines, open_stages
-from nemo_bielik.recovery.rows import OVERALL, Rules
 from nemo_bielik.runs import TEACHER, Run
 
 _ALL = (OVERALL, "", "")

@@ -3,8 +3,8 @@
 from typing import Any
 
 from nemo_bielik.recovery import panels, tables
+from nemo_bielik.recovery.aggregation import OVERALL
 from nemo_bielik.recovery.beside import beside_report
-from nemo_bielik.recovery.rows import OVERALL
 from nemo_bielik.recovery.speed import speed_figure, speed_section
 from nemo_bielik.recovery.words import absences, interval_text, overall_remark, ratio_text, share
 from nemo_bielik.report.figures import Figure

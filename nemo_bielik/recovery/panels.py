@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from nemo_bielik.paper.recovery import benchmark_recovery
 from nemo_bielik.paper.tables import benchmark_of
-from nemo_bielik.recovery.rows import CATEGORY, LANGUAGE, SUITE, Row
+from nemo_bielik.recovery.aggregation import CATEGORY, LANGUAGE, SUITE
+from nemo_bielik.recovery.rows import Row
 from nemo_bielik.recovery.words import PLAIN, interval_text, limited_suites, share
 from nemo_bielik.report import dots, svg
 from nemo_bielik.report.wording import number

@@ -16,10 +16,18 @@ from nemo_bielik.evaluate.bootstrap import Bootstrap, Estimate
 from nemo_bielik.evaluate.stage import RESULTS_NAME
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
 from nemo_bielik.planner.table import align
+from nemo_bielik.recovery.aggregation import (
+    NINE,
+    OVERALL,
+    SUITE,
+    TASK,
+    Recoveries,
+    Rules,
+    groups_of,
+)
 from nemo_bielik.recovery.evaluations import read_evaluation
 from nemo_bielik.recovery.gather import compare_stages, measured_baselines, open_stages
 from nemo_bielik.recovery.pairing import Gap, Stage, pair
-from nemo_bielik.recovery.rows import OVERALL, SUITE, TASK, Recoveries, Rules, groups_of
 from nemo_bielik.recovery.words import interval_text, limit_text, score_text
 from nemo_bielik.report.gather import read_object
 from nemo_bielik.report.wording import NONE, number
@@ -168,7 +176,7 @@ def _matched(
         one, other = first.students[label], second.students[label]
         for key, recovery in one.found.items():
             match = other.found.get(key)
-            suites = [key[1]] if key[1] else one.suites
+            suites = [key[1]] if key[1] else one.benchmarks if key[0] == NINE else one.suites
             if match is None or set(suites) & set(changed):
                 continue
             if not key[1] and one.suites != other.suites:
@@ -210,7 +218,7 @@ def _ordered(rows: Sequence[Difference]) -> list[Difference]:
     shown: list[Difference] = []
     for student in dict.fromkeys(row.student for row in rows):
         own = [row for row in rows if row.student == student]
-        shown += [row for row in own if row.level == OVERALL]
+        shown += [row for row in own if row.level in (OVERALL, NINE)]
         for suite in (row for row in own if row.level == SUITE):
             inside = [row for row in tasks if (row.student, row.suite) == (student, suite.suite)]
             shown += [suite, *inside]
@@ -218,7 +226,8 @@ def _ordered(rows: Sequence[Difference]) -> list[Difference]:
 
 
 def _cells(row: Difference) -> list[str]:
-    name = {OVERALL: "mean of suites", SUITE: row.suite}.get(row.level, f"  {row.name}")
+    means = {OVERALL: "mean of suites", NINE: "mean of the report's benchmarks"}
+    name = (means | {SUITE: row.suite}).get(row.level, f"  {row.name}")
     is_score = not row.student
     value = score_text if is_score else number
     digits = 3 if is_score and abs(row.first) < 2 else 2 if is_score else 1

@@ -12,12 +12,12 @@ from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.bootstrap import Bootstrap
 from nemo_bielik.evaluate.stage import ITEMS_NAME, RESULTS_NAME
 from nemo_bielik.files import file_sha256, write_json
+from nemo_bielik.recovery.aggregation import Rules
 from nemo_bielik.recovery.card import render_card
 from nemo_bielik.recovery.card_model import read_card_model
 from nemo_bielik.recovery.gather import collect, measured_baselines, open_stages
 from nemo_bielik.recovery.page import render
 from nemo_bielik.recovery.pairing import Stage
-from nemo_bielik.recovery.rows import Rules
 from nemo_bielik.recovery.speed import check_models
 from nemo_bielik.report.gather import read_object
 from nemo_bielik.stages import describe, is_done, stage_output

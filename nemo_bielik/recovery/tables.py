@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo_bielik.paper.tables import table
-from nemo_bielik.recovery.rows import MEAN_OF_RATIOS, OVERALL, SUITE, TASK, Row
+from nemo_bielik.recovery.aggregation import MEAN_OF_RATIOS, OVERALL, SUITE, TASK
+from nemo_bielik.recovery.rows import Row
 from nemo_bielik.recovery.words import (
     NOT_COUNTED,
     external_text,

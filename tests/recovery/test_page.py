@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from nemo_bielik.recovery.aggregation import Rules
 from nemo_bielik.recovery.gather import collect, open_stages
 from nemo_bielik.recovery.page import render
 from nemo_bielik.recovery.panels import kinds
-from nemo_bielik.recovery.rows import Rules
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror='alert(2)'>\"{{ 7 * 7 }}"
 VOID = {"meta", "br"}
@@ -147,6 +147,11 @@ def test_every_row_of_a_limited_suite_is_marked(found: dict[str, Any]) -> None:
 
 def test_the_reports_figures_stand_beside(page: Reader) -> None:
     assert "Belebele, Table 10" in page.text and "94.0" in page.text
+    last = page.text[page.text.index("mean of the benchmarks") :].replace("\xa0", " ")
+    # its Tables 5 and 10: 94.74 and 94.03 %
+    assert "2 of 9; the report’s mean of these: 94.4 %" in last and "90.1 %" in last
+    assert page.figures[f"nine.{HOSTILE}"] == page.figures[f"overall.{HOSTILE}"]  # no others ran
+    assert "2 of 9" in page.remarks[f"nine.{HOSTILE}"]
     assert "Pruning & Distillation" in page.text  # its Table 14
     assert "plain ratio, student’s score / teacher’s score" in page.text
 

@@ -9,9 +9,10 @@ import pytest
 
 from nemo_bielik.evaluate.bootstrap import Bootstrap
 from nemo_bielik.evaluate.metrics import METRICS
+from nemo_bielik.recovery.aggregation import Rules, recoveries
 from nemo_bielik.recovery.evaluations import read_evaluation
 from nemo_bielik.recovery.pairing import Stage, pair
-from nemo_bielik.recovery.rows import Row, Rules, recoveries, table
+from nemo_bielik.recovery.rows import Row, table
 
 Write = Callable[..., Path]
 
