@@ -17,6 +17,7 @@ from nemo_bielik.recovery.speed import speed_section
 from nemo_bielik.recovery.words import (
     NOT_COUNTED,
     absences,
+    drawn_text,
     external_text,
     interval_text,
     limit_text,
@@ -167,6 +168,7 @@ def _cells(row: Row, found: dict[str, Any]) -> dict[str, Any]:
             task.get("schema"),
             "prompts cut" * bool(task.get("prompts_cut")),
             NOT_COUNTED * (not task.get("in_suite", True)),
+            drawn_text(task.get("drawn")),
         ),
     }
 

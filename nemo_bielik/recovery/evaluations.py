@@ -32,7 +32,8 @@ _CHOICES: dict[str, tuple[str, float | str]] = {
 class TaskRun:
     """One task as one model did it; `items` maps an item's name to its line of ``items.jsonl``.
 
-    `about` holds what is only shown: dataset, split, few_shot, schema, prompts_cut. `in_suite`
+    `about` holds what is only shown: dataset, split, few_shot, schema, prompts_cut, and in `drawn`
+    what its items are, where they are none. `in_suite`
     says whether the suite's own figure counts it.
     """
 
@@ -146,7 +147,7 @@ def _suite(path: Path, name: str, entry: Any) -> SuiteRun:
 def _task(where: str, name: str, entry: Any) -> TaskRun:
     if not isinstance(entry, dict):
         raise DataError(f"{where} must be one JSON object")
-    shown = ("dataset", "split", "few_shot", "schema", "prompts_cut")
+    shown = ("dataset", "split", "few_shot", "schema", "prompts_cut", "drawn")
     return TaskRun(
         name=name,
         metric=str(entry.get("metric") or "mean"),

@@ -13,6 +13,7 @@ from nemo_bielik.recovery.aggregation import Recoveries, Rules, recoveries
 from nemo_bielik.recovery.evaluations import RUN, Evaluation, read_evaluation
 from nemo_bielik.recovery.pairing import Gap, Stage, pair
 from nemo_bielik.recovery.rows import table
+from nemo_bielik.recovery.words import drawn_text
 from nemo_bielik.report.gather import read_object
 from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER
 
@@ -118,6 +119,9 @@ def collect(
     for row in rows:  # so that no figure of a limited run stands anywhere without saying so
         names = [row["suite"]] if row["suite"] else row.get("suites", list(suites))
         row["limited"] = [name for name in names if suites[name]["limit"]]
+        drawn = {task.get("drawn") for name in names for task in suites[name]["tasks"].values()}
+        notes = [drawn_text(one) for one in sorted(filter(None, drawn)) if row["suite"]]
+        row["note"] = "; ".join(filter(None, (row["note"], *notes)))
     return {
         "kind": "recovery",
         "main": main,

@@ -27,7 +27,8 @@ _MEASURES = (
         "paired bootstrap: items are drawn anew, the same for teacher and students, metrics "
         "(BLEU, MCC and F1 too) are computed again, and the interval holds the middle of what "
         "comes out. It covers the choice of items, not prompts, seeds of training or items that "
-        "depend on each other.",
+        "depend on each other. Of a suite that keeps no items it is over its "
+        "iterations, and says so.",
     ),
     (
         "Suite",

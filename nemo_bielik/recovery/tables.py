@@ -8,6 +8,7 @@ from nemo_bielik.recovery.aggregation import MEAN_OF_RATIOS, OVERALL, SUITE, TAS
 from nemo_bielik.recovery.rows import Row
 from nemo_bielik.recovery.words import (
     NOT_COUNTED,
+    drawn_text,
     external_text,
     interval_text,
     limit_text,
@@ -110,6 +111,7 @@ def _suite_cell(row: Row | None, found: dict[str, Any]) -> Figure:
     value, ends = share(row, found["ratio"])
     kept = wording.NONE if value is None else wording.percent(value)
     remark = f"{kept} ({interval_text(ends)})" if ends else kept
+    remark = "; ".join(filter(None, (remark, row["note"])))
     name = f"{row['student']}.{row['suite']}"
     return Figure(name, score_text(row["student_score"]), remark)
 
@@ -149,7 +151,7 @@ def _task(
     cut = "prompts cut" if told.get("prompts_cut") else ""
     alone = "" if told.get("in_suite", True) else NOT_COUNTED
     about = [told.get(key) for key in ("language", "dataset", "split", "schema")]
-    about += [shots, cut, alone]
+    about += [shots, cut, alone, drawn_text(told.get("drawn"))]
     cells = {
         label: _share_cell(f"{label}.{first['suite']}.{name}", row, found)
         for label, row in own.items()

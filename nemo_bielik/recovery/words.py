@@ -56,6 +56,13 @@ def limited_suites(found: dict[str, Any], names: Sequence[str]) -> str:
     return f"limited: {', '.join(limited)}" if limited else ""
 
 
+def drawn_text(drawn: str | None) -> str:
+    """Return what an interval is over, where it is not over items and the metric is not redone."""
+    return (
+        f"interval over {drawn}, not items: their mean is redrawn, the metric not" if drawn else ""
+    )
+
+
 def overall_remark(row: dict[str, Any], found: dict[str, Any]) -> str:
     """Return what stands under a recovery over all suites: interval, what it lacks, limits."""
     ends = share(row, found["ratio"])[1]

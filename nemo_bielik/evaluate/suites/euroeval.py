@@ -53,6 +53,7 @@ def read_euroeval(path: Path, model: str | None) -> External:
                 language=language,
                 category=kind,
                 dataset=dataset,
+                drawn="iterations",
             )
             if (kind, metric) in euroeval_rows():
                 reported.append(task)

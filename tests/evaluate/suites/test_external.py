@@ -77,7 +77,9 @@ def test_the_reports_scores_give_the_reports_recoveries(
         "bfcl": pytest.approx(92.3, abs=0.05),
         "euroeval": pytest.approx(91.38, abs=0.05),
     }
-    assert [row["differs"] for row in beside_report(found)] == ["", ""]
+    *suites, mean = beside_report(found)
+    assert [row["differs"] for row in suites] == ["", ""]
+    assert mean["differs"].replace("\xa0", " ") == "2 of 9; the report’s mean of these: 91.8 %"
     folder, suites = tmp_path / "recovery", found["suites"]
     assert found["teacher"]["external_models"] == {"bfcl": ["m"], "euroeval": ["m"]}
     said = "bfcl: m; euroeval: m (as named there, hash not checked)"
@@ -119,4 +121,5 @@ def test_what_is_not_the_reports_is_said_beside_its_figures(
     for name in ("recovery.html", "README.md"):
         text = (tmp_path / "recovery" / name).read_text(encoding="utf-8")
         assert all(mark in text.replace("\\", "") for mark in marks.values())
+        assert text.count("interval over iterations, not items") == 3  # two tasks and their suite
     assert differs["euroeval"] == "other tasks or metrics than the report’s: none of its"
