@@ -78,6 +78,10 @@ def _setting(case: dict[str, Any]) -> str:
     return f"{case['concurrency']} at a time, {asked}"
 
 
+def _identity(case: dict[str, Any]) -> str:
+    return f"{case['concurrency']}.{case['prompt_tokens']}.{case['output_tokens']}"
+
+
 def _row(name: str, key: str, case: dict[str, Any]) -> dict[str, Any]:
     ratio = case["ratios"].get(key)
     text = f"{ratio['median']:.3f}" if ratio else NONE
@@ -85,7 +89,7 @@ def _row(name: str, key: str, case: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "cells": [_value(case["models"].get(role, {}).get(key)) for role in (TEACHER, STUDENT)],
-        "ratio": Figure(f"speed.{case['concurrency']}.{key}", text, spread),
+        "ratio": Figure(f"speed.{_identity(case)}.{key}", text, spread),
     }
 
 
@@ -117,7 +121,18 @@ def _roofline(found: dict[str, Any]) -> list[str]:
 
 def _energy(found: dict[str, Any]) -> list[str]:
     return [
-        f"{role}: {one['joules_per_output_token']:.3g} J a token ({one['method']})."
+        f"{role}: {one['joules_per_output_token']:.3g} J a token ({one['method']}){_co2(one)}."
         for role, one in found.items()
         if one
     ]
+
+
+def _co2(energy: dict[str, Any]) -> str:
+    """Return the grams of CO₂ equivalent; "" where the grid's intensity was not given."""
+    if "grams_co2" not in energy:
+        return ""
+    return (
+        f"; {energy['grams_co2']:.3g} g CO₂e in all, "
+        f"{energy['grams_co2_per_million_output_tokens']:,.3g} g a million tokens at "
+        f"{energy['grid_grams_co2_per_kwh']:g} g a kWh"
+    )

@@ -1,12 +1,14 @@
 """A bench on the recovery page and on the card, against the bench's own file."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nemo_bielik.bench.energy import energy_figures
 from nemo_bielik.errors import DataError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.recovery.speed import speed_figure, speed_section
@@ -96,6 +98,26 @@ def test_the_page_leads_with_the_ratio_of_throughputs(page_and_card):
     assert "<b>a note</b>" not in page
     assert "| 1 at a time, 128 tokens in, 64 out | output tokens/s | 54.3 | 81.2 | 1.496 |" in card
     assert "On 2 cores of Some CPU, stub 1" in card
+    assert "1 at a time, 128 tokens in, 64 out: By the bandwidth" in card  # the roofline
+    assert "student: \\<b\\>a note" in card
+
+
+def test_energy_and_its_co2_stand_on_both(page_and_card):
+    """3.6 MJ are a kWh: at 600 g a kWh 600 g, for a million tokens."""
+    found = bench()
+    energy = energy_figures(3.6e6, 10**6, "rated power", 600.0)
+    found["cases"][0]["models"]["student"]["energy"] = energy
+    for text in page_and_card(found):
+        assert "student: 3.6 J a token (rated power); 600 g CO₂e in all" in text
+        assert "600 g a million tokens at 600 g a kWh" in text
+
+
+def test_cases_of_one_concurrency_have_figures_of_their_own(page_and_card):
+    found = bench()
+    found["cases"].append({**found["cases"][0], "prompt_tokens": 1024})
+    page, _ = page_and_card(found)
+    names = re.findall(r'data-figure="(speed\.[^"]+)"', page)
+    assert len(names) == len(set(names)) > 0
 
 
 def test_what_was_not_measured_to_the_end_says_so(page_and_card):
