@@ -24,7 +24,7 @@ def speed_section(speed: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     return {
         "where": ", ".join(filter(None, (speed["machine"], speed["server"]))),
-        "models": speed["models"],
+        "models": "; ".join(f"{role}: {name}" for role, name in speed["models"].items()),
         "unchecked": _unchecked(speed["unchecked"]),
         "partial": "" if speed["complete"] else str(speed["failure"] or "not finished"),
         "cases": [_case(case) for case in speed["cases"]],
@@ -133,6 +133,6 @@ def _co2(energy: dict[str, Any]) -> str:
         return ""
     return (
         f"; {energy['grams_co2']:.3g} g CO₂e in all, "
-        f"{energy['grams_co2_per_million_output_tokens']:,.3g} g a million tokens at "
+        f"{number(energy['grams_co2_per_million_output_tokens'], 0)} g a million tokens at "
         f"{energy['grid_grams_co2_per_kwh']:g} g a kWh"
     )

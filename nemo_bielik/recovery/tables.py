@@ -16,6 +16,7 @@ from nemo_bielik.recovery.words import (
     prefix,
     score_text,
     share,
+    version_text,
 )
 from nemo_bielik.report import wording
 from nemo_bielik.report.figures import Figure
@@ -74,7 +75,7 @@ def tasks(found: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "suite": name,
                     "limit": _limit(found, name),
-                    "version": suite["version"][:12] or wording.NONE,
+                    "version": version_text(suite["version"]),
                     "aggregation": MEAN_OF_RATIOS if suite["aggregation"] == MEAN_OF_RATIOS else "",
                     "rows": [_task(task, own, suite, found) for task, own in by_task.items()],
                 }

@@ -1,5 +1,6 @@
 """How a recovery, its interval and its limits are written, the same everywhere."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,9 +59,12 @@ def limited_suites(found: dict[str, Any], names: Sequence[str]) -> str:
 
 def drawn_text(drawn: str | None) -> str:
     """Return what an interval is over, where it is not over items and the metric is not redone."""
-    return (
-        f"interval over {drawn}, not items: their mean is redrawn, the metric not" if drawn else ""
-    )
+    return f"interval over {drawn}, not items" if drawn else ""
+
+
+def version_text(version: str) -> str:
+    """Return a suite's version; of a hash its first twelve digits."""
+    return (version[:12] if re.fullmatch("[0-9a-f]{64}", version) else version) or NONE
 
 
 def overall_remark(row: dict[str, Any], found: dict[str, Any]) -> str:
