@@ -63,9 +63,9 @@ def test_files_and_their_fields(directory: Path, rows: dict[str, Rows]) -> None:
     assert Manifest.load(directory).results == {name: len(rows[name]) for name in ALL}
     for name in ("instructions", "held_out_instructions"):
         for row in rows[name]:
-            messages, tools = read_conversation(json.dumps(row))
-            assert [m["role"] for m in messages] == ["user", "assistant"]
-            assert tools is None
+            found = read_conversation(json.dumps(row))
+            assert [message["role"] for message in found.messages] == ["user", "assistant"]
+            assert found.tools is None
         kinds = {row["kind"] for row in rows[name]}
         assert kinds == {"fact", "correction", "inflection", "arithmetic", "logic"}
     for name in ("preferences", "held_out_preferences"):

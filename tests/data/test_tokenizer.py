@@ -198,7 +198,7 @@ def test_the_chat_template_marks_what_the_assistant_says(trained):
     )
     line = json.dumps({"messages": messages, "tools": [{"name": "pogoda"}]})
     tokenizer = ChatTokenizer.open(trained)
-    ids, loss = tokenizer.encode(line, "line 1")
+    [(ids, loss)], _ = tokenizer.encode(line, "line 1")
     decode = tokenizer.tokenizer.decode
     assert decode(ids) == marked.replace("⟦", "").replace("⟧", "")
     learned = decode([i for i, counts in zip(ids, loss, strict=True) if counts])

@@ -1,12 +1,14 @@
 """Where data may lie, what is said of data that are missing or damaged, and no network."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
 
+from nemo_bielik.data.chat_template import CHAT_TEMPLATE_NAME
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.stage import evaluate
@@ -151,8 +153,11 @@ def test_answers_that_take_more_than_the_model_knows_are_not_run(
 
 
 def test_chat_needs_a_template(suite_model, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(suite_model, model)
+    (model / CHAT_TEMPLATE_NAME).unlink()
     with pytest.raises(ConfigError, match="has no chat template"):
-        run(suite_model, tmp_path, suites=["minimal-pairs"], chat=True)
+        run(model, tmp_path, suites=["minimal-pairs"], chat=True)
 
 
 def test_versions_follow_the_data_and_not_its_card(put_data, tmp_path):
