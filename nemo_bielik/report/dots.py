@@ -11,7 +11,7 @@ from nemo_bielik.report.wording import NAMES, percent
 
 _LABEL, _VALUE, _TOP, _BOTTOM = 150.0, 74.0, 22.0, 12.0
 _ROW, _APART = 30.0, 13.0
-_LONGEST_LABEL = 21
+_LONGEST_LABEL = 18
 
 
 class Extent(Protocol):
