@@ -11,6 +11,7 @@ from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.phases import Phase
+from nemo_bielik.quantize.fake_quantization import FakeQuantizationConfig
 from nemo_bielik.stages import stage_output, work_directory
 from nemo_bielik.training import (
     LoggingConfig,
@@ -184,6 +185,7 @@ def test_fields_build_the_same_settings_again(tmp_path):
         keep="best",
         keep_zeros=True,
         lora=LoraConfig(alpha=8.0),  # a rank would exclude keep_zeros
+        quantization=FakeQuantizationConfig(format="fp8"),
         stability=StabilityConfig(policy="skip"),
         precision="bf16",
         recompute=True,

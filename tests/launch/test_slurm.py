@@ -56,6 +56,7 @@ def steps(output):
     return metrics.read_text().count('"loss"') if metrics.is_file() else 0
 
 
+@pytest.mark.timeout(900)
 def test_a_preempted_distillation_is_queued_again_and_finishes(
     cluster, site, tmp_path, student, teacher, tokens, capfd
 ):
@@ -141,6 +142,7 @@ def test_a_chain_waits_for_its_forerunners_and_is_cancelled_as_one(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.timeout(900)  # Slurm lets a job that is queued again wait
 def test_a_chain_runs_though_its_first_job_is_queued_again(
     cluster, site, tmp_path, chain_words, capfd
 ):
