@@ -154,6 +154,15 @@ class StageSettings:
         return ReportConfig(run=self.config.output, output=self.run.report)
 
 
+def timed_step(name: str, action: Callable[[], None]) -> float:
+    """Run one step of a chain, print how long it took, and return the seconds."""
+    started = time.monotonic()
+    action()
+    seconds = round(time.monotonic() - started, 1)
+    print(f"{name:<42} {seconds:7.1f} s", flush=True)
+    return seconds
+
+
 class Chain(StageSettings):
     """The steps of one run in lanes; each is skipped when its artifact is there already."""
 
@@ -164,11 +173,7 @@ class Chain(StageSettings):
 
     def step(self, name: str, action: Callable[[], None]) -> None:
         """Run one step and say how long it took."""
-        started = time.monotonic()
-        action()
-        seconds = round(time.monotonic() - started, 1)
-        self.stages.append({"name": name, "wall_seconds": seconds})
-        print(f"{name:<42} {seconds:7.1f} s", flush=True)
+        self.stages.append({"name": name, "wall_seconds": timed_step(name, action)})
 
     def prepare_text(self) -> None:
         """Make the splits of the text."""

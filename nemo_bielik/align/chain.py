@@ -4,8 +4,6 @@ Conversations, preference pairs and tasks come from the demo's own world, with p
 stage is a command of its own too; this is their order, their tiny settings and one table.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +17,12 @@ from nemo_bielik.checkpoint import copy_tokenizer
 from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
 from nemo_bielik.data.tiny_polish.assistant import AssistantDataConfig, make_assistant_data
 from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
-from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import DataError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.files import atomic_directory, write_json
 from nemo_bielik.launch.lanes import Lanes
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.pipeline import EVALUATE
+from nemo_bielik.pipeline import EVALUATE, timed_step
 from nemo_bielik.planner.table import align as align_columns
 from nemo_bielik.recipes import alignment
 from nemo_bielik.report.gather import read_metrics, read_object
@@ -150,11 +147,11 @@ def align(config: AlignDemoConfig) -> None:
     Writes ``align.json``. Raises `DataError` if `config.run` is no finished demo.
     """
     found = Alignment(config)
-    step("conversations, pairs, tasks", lambda: make_data(found))
+    timed_step("conversations, pairs, tasks", lambda: make_data(found))
     with Lanes(1) as lanes:
         for name, settings in ((SFT, found.sft), (DPO, found.dpo), (GRPO, found.grpo)):
-            step(name, partial(lanes.run, _FUNCTIONS[name], settings()))
-            step(f"{name}, judged", partial(judge, found, name, lanes))
+            timed_step(name, partial(lanes.run, _FUNCTIONS[name], settings()))
+            timed_step(f"{name}, judged", partial(judge, found, name, lanes))
     rows = [row(found, None), *(row(found, name) for name in _FUNCTIONS)]
     write_json(found.run.root / _RESULTS, {"stages": rows})
     print(table(rows))
@@ -167,7 +164,6 @@ def make_data(found: Alignment) -> None:
         with atomic_directory(found.tokenizer) as scratch:
             copy_tokenizer(found.start, scratch)
             (scratch / CHAT_TEMPLATE_NAME).write_text(CHAT_TEMPLATE, encoding="utf-8")
-            TextTokenizer.open(scratch)
     for name in ("instructions", "preferences", "held_out_preferences"):
         tokenize(found.tokenizing(name))
 
@@ -211,10 +207,3 @@ def table(rows: list[dict[str, Any]]) -> str:
             for line, one in zip(cells, rows, strict=True)
         ],
     )
-
-
-def step(name: str, action: Callable[[], None]) -> None:
-    """Run one step and say how long it took."""
-    started = time.monotonic()
-    action()
-    print(f"{name:<42} {time.monotonic() - started:7.1f} s", flush=True)
