@@ -93,9 +93,8 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
         launch = take_launch_words(words, f"bielik {command.name}")
     recipe = _recipe(command, launch.factory) if launch.factory else None
     config = parse_config(load(command.config), words, f"bielik {command.name}", recipe)
-    if dry_run or launch.executor:
-        unknown = load(_KNOWN_LAYOUTS)(config)
     if dry_run:
+        unknown = load(_KNOWN_LAYOUTS)(config)
         print(f"# bielik {command.name}: dry run, nothing is done\n{format_config(config)}")
         if command.describe:
             print("", *load(command.describe)(config), sep="\n")

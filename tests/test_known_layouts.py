@@ -8,6 +8,9 @@ import pytest
 from nemo_bielik import cli
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.known_layouts import check_known_layouts
+from nemo_bielik.launch.site import LocalSite
+from nemo_bielik.launch.submit import submit
+from nemo_bielik.launch.tasks import Task
 from nemo_bielik.recipes import bielik_11b_v3, minitron_7b
 from nemo_bielik.training import ParallelConfig
 
@@ -35,6 +38,15 @@ def test_a_model_that_nobody_knows_is_named():
 
 def test_what_has_no_layout_has_nothing_to_check():
     assert check_known_layouts(minitron_7b.prune()) == []
+
+
+def test_every_job_of_an_experiment_is_checked(tmp_path):
+    jobs = [Task("prune", minitron_7b.prune()), Task("score", bielik_11b_v3.score())]
+    wrong = replace(bielik_11b_v3.score(), parallel=FIVE)
+    site = LocalSite(job_directory=tmp_path)
+    with pytest.raises(ConfigError, match=r"not divisible by parallel.tensor \(5"):
+        submit([*jobs, Task("score", wrong, name="wrong")], site, "night")
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_command_line_checks_before_it_submits(capsys):

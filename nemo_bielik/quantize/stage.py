@@ -3,7 +3,6 @@
 import importlib.util
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,15 +223,14 @@ def _write(
     from nemo_bielik.quantize.llama_cpp import quantize_file
 
     name = config.model.resolve().name
-    show: Callable[..., Any] = progress
     if wanted.maker == "gguf":
         total = sum(tensor.num_bytes for tensor in gguf_tensors(source, wanted.name))
-        with show(total=total, unit="B", unit_scale=True, desc=wanted.name) as bar:
+        with progress(total=total, unit="B", unit_scale=True, desc=wanted.name) as bar:
             write_gguf(source, wanted.name, scratch, bar.update, name)
         return
     base = _base(config, source)
     count = len(gguf_tensors(source, base.name))
-    with show(total=count, unit="tensor", desc=wanted.name) as bar:
+    with progress(total=count, unit="tensor", desc=wanted.name) as bar:
         quantize_file(
             _file(work, config, base.name), scratch, wanted, importance, config.threads, bar.update
         )
