@@ -25,7 +25,7 @@ STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130
 STATUS_STOPPED = 128 + signal.SIGTERM
 _OTHER_RANKS_WAIT_SECONDS = 2.0
-_KNOWN_LAYOUTS = "nemo_bielik.known_layouts:check_known_layouts"
+_KNOWN_LAYOUTS = "nemo_bielik.parallel:check_known_layouts"
 
 
 _COMMON_FLAGS = """\

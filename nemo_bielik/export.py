@@ -7,8 +7,8 @@ from pathlib import Path
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.files import sibling
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import describe, is_done, work_directory
-from nemo_bielik.training import ParallelConfig
 
 
 @dataclass(kw_only=True)

@@ -19,6 +19,7 @@ from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.initialize import InitializeConfig, initialize
 from nemo_bielik.launch.lanes import Lanes, collect
 from nemo_bielik.launch.tasks import Task
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.prepare import PrepareConfig, prepare_text, prepare_tokens
 from nemo_bielik.pruning.prune import PruneConfig, prune
 from nemo_bielik.pruning.score import ScoreConfig
@@ -26,7 +27,7 @@ from nemo_bielik.recipes import tiny
 from nemo_bielik.report.stage import ReportConfig, write_report
 from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER, Run
 from nemo_bielik.shape import Shape
-from nemo_bielik.training import ParallelConfig, TrainConfig, TrainSettings
+from nemo_bielik.training import TrainConfig, TrainSettings
 
 TRAIN = "nemo_bielik.training:train"
 SCORE = "nemo_bielik.pruning.score:score"

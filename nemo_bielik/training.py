@@ -6,49 +6,24 @@ a cluster use the same settings: a recipe changes numbers, never code.
 
 import importlib.util
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import check_choices, require
 from nemo_bielik.data.sources import Packing, check_blend, data_fingerprints
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.layouts import without_speed
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig, check_layout
 from nemo_bielik.phases import Phase, as_paths, shapes, tokens_after
 from nemo_bielik.quantize.fake_quantization import FakeQuantizationConfig, check_quantization
 from nemo_bielik.stages import describe, is_done
 
 #: fp64 is for checks of forward passes; training knows the other two.
 Precision = Literal["fp32", "bf16", "fp64"]
-
-
-@dataclass(kw_only=True)
-class ParallelConfig:
-    """How many ways the model and the batch are split; the product is the number of processes."""
-
-    tensor: int = field(default=1, metadata={"help": "tensor-parallel size"})
-    pipeline: int = field(default=1, metadata={"help": "pipeline stages (uneven ones are fine)"})
-    data: int = field(default=1, metadata={"help": "data-parallel size"})
-    sequence: bool = field(default=False, metadata={"help": "split the sequence over tensor ranks"})
-
-    def __post_init__(self) -> None:
-        for name in ("tensor", "pipeline", "data"):
-            _require(
-                getattr(self, name) >= 1, f"parallel.{name}", getattr(self, name), "at least 1"
-            )
-        if self.sequence and self.tensor == 1:
-            raise ConfigError(
-                "parallel.sequence needs parallel.tensor above 1; set both or neither"
-            )
-
-    @property
-    def processes(self) -> int:
-        """Processes that a run needs, one per GPU (or per core on a laptop)."""
-        return self.tensor * self.pipeline * self.data
 
 
 @dataclass(kw_only=True)
@@ -69,16 +44,16 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        _require(0 < self.max_lr < math.inf, "optim.max_lr", self.max_lr, "finite and above 0")
+        require(0 < self.max_lr < math.inf, "optim.max_lr", self.max_lr, "finite and above 0")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"optim.{name}", value, "at least 0 and below 1")
-        _require(
+            require(0 <= value < 1, f"optim.{name}", value, "at least 0 and below 1")
+        require(
             0 <= self.min_lr <= self.max_lr, "optim.min_lr", self.min_lr, "between 0 and max_lr"
         )
-        _require(self.warmup_iters >= 0, "optim.warmup_iters", self.warmup_iters, "0 or more")
-        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        _require(self.clip_grad >= 0, "optim.clip_grad", self.clip_grad, "0 (off) or more")
+        require(self.warmup_iters >= 0, "optim.warmup_iters", self.warmup_iters, "0 or more")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        require(self.clip_grad >= 0, "optim.clip_grad", self.clip_grad, "0 (off) or more")
 
 
 @dataclass(kw_only=True)
@@ -89,8 +64,8 @@ class LoraConfig:
     alpha: float = field(default=16.0, metadata={"help": "they are scaled by alpha / rank"})
 
     def __post_init__(self) -> None:
-        _require(self.rank >= 0, "lora.rank", self.rank, "0 (off) or more")
-        _require(0 < self.alpha < math.inf, "lora.alpha", self.alpha, "finite and above 0")
+        require(self.rank >= 0, "lora.rank", self.rank, "0 (off) or more")
+        require(0 < self.alpha < math.inf, "lora.alpha", self.alpha, "finite and above 0")
 
 
 @dataclass(kw_only=True)
@@ -126,11 +101,9 @@ class StabilityConfig:
         check_choices(self)
         for name in ("loss_spike", "grad_norm_limit"):
             value = getattr(self, name)
-            _require(
-                0 <= value < math.inf, f"stability.{name}", value, "finite and 0 (off) or more"
-            )
-        _require(self.window >= 10, "stability.window", self.window, "at least 10")
-        _require(
+            require(0 <= value < math.inf, f"stability.{name}", value, "finite and 0 (off) or more")
+        require(self.window >= 10, "stability.window", self.window, "at least 10")
+        require(
             self.max_incidents >= 1, "stability.max_incidents", self.max_incidents, "at least 1"
         )
 
@@ -156,7 +129,7 @@ class LoggingConfig:
     )
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 <= self.peak_tflops < math.inf,
             "logging.peak_tflops",
             self.peak_tflops,
@@ -237,10 +210,10 @@ class TrainSettings:
         if self.phases:
             self._check_phases()
         for name in ("iters", "sequence_length", "global_batch_size", "micro_batch_size", "seed"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_interval", "save_interval"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (never) or more")
-        _require(self.eval_iters >= 1, "eval_iters", self.eval_iters, "at least 1")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 (never) or more")
+        require(self.eval_iters >= 1, "eval_iters", self.eval_iters, "at least 1")
         share = self.micro_batch_size * self.parallel.data
         if self.global_batch_size % share:
             raise ConfigError(
@@ -277,7 +250,7 @@ class TrainSettings:
     def _check_stop(self) -> None:
         if self.stop_after is None:
             return
-        _require(self.stop_after >= 0, "stop_after", self.stop_after, "0 or more")
+        require(self.stop_after >= 0, "stop_after", self.stop_after, "0 or more")
         if not (self.save_interval if self.stop_after else self.eval_interval):
             needed = "a save_interval" if self.stop_after else "an eval_interval"
             raise ConfigError(f"stop_after={self.stop_after} needs {needed} above 0")
@@ -334,52 +307,6 @@ class TrainConfig(TrainSettings):
             raise ConfigError("eval_interval needs validation_data; give both or neither")
 
 
-def check_sizes(
-    parallel: ParallelConfig, sequence_length: int, arch: ModelArch, setting: str = "parallel"
-) -> None:
-    """Raise `ConfigError` unless `arch` can be split as `parallel`, from `setting`, asks."""
-    tensor = parallel.tensor
-    for dimension in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "vocab_size"):
-        size = getattr(arch, dimension)
-        if size % tensor:
-            raise ConfigError(
-                f"{arch.name}: {dimension} ({size}) is not divisible by {setting}.tensor ({tensor})"
-            )
-    if parallel.pipeline > arch.num_layers:
-        raise ConfigError(
-            f"{arch.name}: {arch.num_layers} layers cannot fill {setting}.pipeline "
-            f"({parallel.pipeline}) stages"
-        )
-    if sequence_length > arch.max_position_embeddings:
-        raise ConfigError(
-            f"sequence_length is {sequence_length}; {arch.name} knows "
-            f"{arch.max_position_embeddings} positions"
-        )
-
-
-def check_layout(
-    parallel: ParallelConfig,
-    sequence_length: int,
-    checkpoint: Checkpoint,
-    setting: str = "parallel",
-) -> None:
-    """As `check_sizes`, of a model that is at hand, on the processes that were started."""
-    arch = checkpoint.arch
-    check_sizes(parallel, sequence_length, arch, setting)
-    window = checkpoint.config.get("sliding_window")
-    if window is not None and sequence_length > window:
-        raise ConfigError(
-            f"sequence_length is {sequence_length}; {arch.name} sees a sliding window of {window} "
-            f"tokens, and longer sequences are not supported; choose at most {window}"
-        )
-    world = int(os.environ.get("WORLD_SIZE", parallel.processes))
-    if world != parallel.processes:
-        raise ConfigError(
-            f"launched with {world} processes, but parallel.tensor × pipeline × data = "
-            f"{parallel.processes}"
-        )
-
-
 def prepare(
     stage: str, config: TrainConfig, inputs: Mapping[str, str], pairs: bool = False
 ) -> Manifest:
@@ -406,16 +333,3 @@ def train(config: TrainConfig) -> None:
     from nemo_bielik.megatron.objectives import NextToken
 
     run_training(config, NextToken(), manifest)
-
-
-def check_choices(config: object) -> None:
-    """Raise `ConfigError` for a field whose value is not among those that its type names."""
-    for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
-            allowed = ", ".join(map(str, get_args(kind)))
-            raise ConfigError(f"{name} is {getattr(config, name)!r}; allowed are {allowed}")
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value!r}; it must be {allowed}")

@@ -11,10 +11,11 @@ from dataclasses import replace
 from nemo_bielik.align.dpo import DpoConfig
 from nemo_bielik.align.reference import ReferenceConfig
 from nemo_bielik.align.sft import SftConfig
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.recipes import tiny_stages
 from nemo_bielik.recipes.bielik_11b_v3 import RUN
 from nemo_bielik.runs import ALIGNED, DISTILLED, FINE_TUNED
-from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig
+from nemo_bielik.training import OptimConfig, StabilityConfig
 
 #: Tokens of `bielik tokenize` in a run's directory.
 INSTRUCTIONS, PREFERENCES = "instructions", "preferences"

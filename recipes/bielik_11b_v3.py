@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.prepare import PrepareConfig
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.runs import TEACHER, Run
-from nemo_bielik.training import ParallelConfig
 
 #: The model directory as it is downloaded from Hugging Face.
 MODEL = Path("models/bielik-11b-v3")

@@ -6,11 +6,11 @@ from functools import partial
 
 from nemo_bielik.arch import EXPERIMENTS
 from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.recipes import minitron_7b
 from nemo_bielik.recipes.bielik_11b_v3 import RUN
 from nemo_bielik.runs import DISTILLED, PRUNED
-from nemo_bielik.training import ParallelConfig
 
 
 def _prune(name: str) -> PruneConfig:

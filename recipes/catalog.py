@@ -12,6 +12,7 @@ from typing import Any
 
 from nemo_bielik.arch import EXPERIMENTS
 from nemo_bielik.errors import ConfigError, nearest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.table import align
 from nemo_bielik.recipes import (
     alignment,
@@ -21,7 +22,6 @@ from nemo_bielik.recipes import (
     search,
     tiny_stages,
 )
-from nemo_bielik.training import ParallelConfig
 
 _GPUS_PER_NODE = 8
 

@@ -12,13 +12,14 @@ from nemo_bielik.align.grpo import GrpoConfig
 from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_for
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.evaluate.config import EvaluateConfig
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.recipes import bielik_11b_v3
 from nemo_bielik.recipes.bielik_11b_v3 import MODEL, RUN, SEQUENCE_LENGTH
 from nemo_bielik.runs import ALIGNED, DISTILLED, PRUNED
 from nemo_bielik.shape import Shape
-from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig, TrainSettings
+from nemo_bielik.training import OptimConfig, StabilityConfig, TrainSettings
 
 
 def recovery() -> TrainSettings:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from nemo_bielik.arch import EXPERIMENTS
 from nemo_bielik.nemo2.settings import Nemo2Prune
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.recipes import minitron_7b
-from nemo_bielik.training import ParallelConfig, TrainSettings
+from nemo_bielik.training import TrainSettings
 
 
 def prune_minitron_7b() -> Nemo2Prune:

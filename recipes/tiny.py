@@ -4,8 +4,9 @@ docs/demo.md says how they were chosen and what other choices gave.
 """
 
 from nemo_bielik.data.tiny_polish.world import WorldConfig
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.shape import Shape
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainSettings
+from nemo_bielik.training import OptimConfig, TrainSettings
 
 VOCAB_SIZE = 2048
 

@@ -10,6 +10,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
+from nemo_bielik.parallel import ParallelConfig, check_layout
 from nemo_bielik.phases import Phase
 from nemo_bielik.quantize.fake_quantization import FakeQuantizationConfig
 from nemo_bielik.stages import stage_output, work_directory
@@ -17,11 +18,9 @@ from nemo_bielik.training import (
     LoggingConfig,
     LoraConfig,
     OptimConfig,
-    ParallelConfig,
     StabilityConfig,
     TrainConfig,
     TrainSettings,
-    check_layout,
     prepare,
     train,
 )

@@ -15,11 +15,13 @@ from nemo_bielik.align.measure import chat_fingerprints, task_reader
 from nemo_bielik.align.rewards.grading import GradingConfig
 from nemo_bielik.align.tasks import TaskReader
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import check_choices, require
 from nemo_bielik.data.text import text_fingerprint
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import describe, is_done
-from nemo_bielik.training import OptimConfig, ParallelConfig, check_choices
+from nemo_bielik.training import OptimConfig
 
 _POSITIVE = (
     *("iters", "prompts_per_step", "micro_batch_size", "updates_per_batch", "max_answer_tokens"),
@@ -92,18 +94,18 @@ class GrpoConfig:
         if not self.tasks:
             raise ConfigError("tasks is empty; give at least one file")
         for name in _POSITIVE:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(self.group_size >= 2, "group_size", self.group_size, "at least 2")
-        _require(self.save_interval >= 0, "save_interval", self.save_interval, "0 (never) or more")
-        _require(
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.group_size >= 2, "group_size", self.group_size, "at least 2")
+        require(self.save_interval >= 0, "save_interval", self.save_interval, "0 (never) or more")
+        require(
             0 < self.temperature < math.inf, "temperature", self.temperature, "finite and above 0"
         )
         for name in ("top_p", "vllm_memory"):
-            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
-        _require(0 <= self.clip_low < 1, "clip_low", self.clip_low, "in [0, 1)")
+            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
+        require(0 <= self.clip_low < 1, "clip_low", self.clip_low, "in [0, 1)")
         for name in ("clip_high", "kl_beta"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, name, value, "finite and 0 or more")
+            require(0 <= value < math.inf, name, value, "finite and 0 or more")
         self._check_sizes()
         if self.vllm_server and not self.vllm_server.startswith(("http://", "https://")):
             raise ConfigError(f"vllm_server is {self.vllm_server!r}; it must be http://HOST:PORT")
@@ -190,8 +192,3 @@ def describe_run(config: GrpoConfig) -> list[str]:
         "tokens",
     ]
     return lines + [f"{count:,} tasks skipped: {why}" for why, count in read.skipped_counts.items()]
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value!r}; it must be {allowed}")

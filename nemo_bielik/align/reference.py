@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import check_choices
 from nemo_bielik.data.sources import Packing, data_fingerprints
 from nemo_bielik.distill.cache_format import KEY, Array, Fragments
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.files import file_sha256
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig, check_layout
 from nemo_bielik.phases import as_paths
 from nemo_bielik.stages import describe, is_done
-from nemo_bielik.training import ParallelConfig, Precision, check_choices, check_layout
+from nemo_bielik.training import Precision
 
 STAGE = "reference"
 #: An answer's key and log-probability, as an unfinished run keeps them.

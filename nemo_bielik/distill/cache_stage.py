@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import check_choices
 from nemo_bielik.data.sources import Packing, check_blend, data_fingerprints
 from nemo_bielik.distill.cache_format import STAGE, RecordLayout
 from nemo_bielik.distill.cache_plan import Plan
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.files import existing_parent, file_sha256
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig, check_layout
 from nemo_bielik.phases import as_paths
 from nemo_bielik.stages import describe as describe_stage
 from nemo_bielik.stages import is_done
-from nemo_bielik.training import ParallelConfig, Precision, check_choices, check_layout
+from nemo_bielik.training import Precision
 
 if TYPE_CHECKING:
     from nemo_bielik.distill.stage import DistillConfig

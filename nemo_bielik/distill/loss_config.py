@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nemo_bielik.checks import check_choices
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.training import check_choices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from nemo_bielik.distill.cache_format import TeacherCache
 from nemo_bielik.distill.loss_config import LossConfig
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig, check_layout
 from nemo_bielik.stages import is_done
-from nemo_bielik.training import ParallelConfig, TrainConfig, check_layout, prepare
+from nemo_bielik.training import TrainConfig, prepare
 
 if TYPE_CHECKING:
     from nemo_bielik.megatron.teacher import TeacherSource

@@ -14,7 +14,7 @@ from nemo_bielik.megatron.batches import Batch
 from nemo_bielik.megatron.output_layer import output_weight, return_hidden
 from nemo_bielik.megatron.rank_exchange import last_stage_ranks
 from nemo_bielik.megatron.upstream_fixes import SecondLayout
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 
 class FrozenModel:

@@ -26,8 +26,9 @@ from megatron.core.utils import unwrap_model
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.megatron.cpu import cpu_runtime, on_cpu
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.stages import layers_of_stages
-from nemo_bielik.training import ParallelConfig, Precision
+from nemo_bielik.training import Precision
 
 #: Transformer Engine brings the fused layers; without it the same model is built of plain ones.
 HAS_TRANSFORMER_ENGINE = importlib.util.find_spec("transformer_engine") is not None

@@ -30,7 +30,8 @@ from nemo_bielik.megatron.model import model_provider, open_bridge
 from nemo_bielik.megatron.rank_exchange import Message, exchange, last_stage_ranks, row_routes
 from nemo_bielik.megatron.teacher import teacher_flops_per_token
 from nemo_bielik.megatron.upstream_fixes import install_step_hook
-from nemo_bielik.training import ParallelConfig, Precision, TrainConfig
+from nemo_bielik.parallel import ParallelConfig
+from nemo_bielik.training import Precision, TrainConfig
 
 #: The attribute by which a student names the teacher that runs ahead of it.
 _AHEAD = "_bielik_teacher_ahead"

@@ -10,6 +10,7 @@ from nemo_bielik import stages
 from nemo_bielik.arch import preset
 from nemo_bielik.artifacts import EDIT_NAME, PLAN_NAME, PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import check_choices
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.files import file_sha256, require_space
 from nemo_bielik.manifest import Manifest
@@ -24,7 +25,6 @@ from nemo_bielik.pruning.methods import METHODS, Method, find_method, resolve
 from nemo_bielik.pruning.select import PRUNABLE
 from nemo_bielik.pruning.slice import Written, apply_edit, apply_plan, planned_bytes
 from nemo_bielik.pruning.sparsity import Sparsity
-from nemo_bielik.training import check_choices
 
 _USED_BY = {
     "taylor": ("llm-pruner",),

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import check_choices
 from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig, check_layout
 from nemo_bielik.pruning.methods import STATISTICS, find_method, resolve
 from nemo_bielik.pruning.shearing import ShearingConfig, domain_names
 from nemo_bielik.stages import describe, is_done
-from nemo_bielik.training import ParallelConfig, Precision, check_choices, check_layout
+from nemo_bielik.training import Precision
 
 _MODELOPT = "nemo_bielik.pruning.modelopt_mcore:collect"
 

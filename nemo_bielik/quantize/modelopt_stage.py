@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from nemo_bielik import stages
 from nemo_bielik.checkpoint import Checkpoint, copy_tokenizer
+from nemo_bielik.checks import check_choices
 from nemo_bielik.data.indexed import token_stats
 from nemo_bielik.data.sources import tokens_fingerprint
 from nemo_bielik.errors import ConfigError
@@ -22,7 +23,6 @@ from nemo_bielik.quantize.modelopt_memory import (
     output_bytes,
     require_memory,
 )
-from nemo_bielik.training import check_choices
 
 #: Names that a line shows of layers that a format cannot hold; the manifest has all.
 _NAMES_SHOWN = 3

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nemo_bielik.arch import ModelArch
+from nemo_bielik.checks import check_choices
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.recipes import minitron_7b
 from nemo_bielik.search import halving
 from nemo_bielik.search.candidates import Candidate, Generation, generate, paper, resolve
 from nemo_bielik.search.limits import Limits, breaches
-from nemo_bielik.training import TrainSettings, check_choices
+from nemo_bielik.training import TrainSettings
 
 
 @dataclass(kw_only=True)

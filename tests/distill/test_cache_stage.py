@@ -18,7 +18,7 @@ from nemo_bielik.distill.cache_stage import (
 from nemo_bielik.distill.stage import DistillConfig, distill
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError, StorageError
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 
 def settings(**changes):

@@ -13,8 +13,9 @@ from nemo_bielik.distill.stage import DistillConfig, TeacherParallelConfig, chec
 from nemo_bielik.errors import CheckpointError, ConfigError, StorageError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.options import parse_config
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import stage_output
-from nemo_bielik.training import ParallelConfig, prepare
+from nemo_bielik.training import prepare
 
 ARCH = ModelArch(
     name="tiny",

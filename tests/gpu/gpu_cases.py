@@ -5,7 +5,7 @@ from pathlib import Path
 from engine_cases import whole_logits
 from torch import Tensor
 
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 
 def bf16_logits(model: Path, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "BIELIK_LANE")
 

@@ -11,7 +11,7 @@ import pytest
 
 from nemo_bielik.errors import BielikError, ConfigError
 from nemo_bielik.launch.lanes import Lanes, collect
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:  # handed on to the lanes, which import the stages

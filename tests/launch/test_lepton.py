@@ -13,7 +13,7 @@ from nemo_bielik.launch.fault_tolerance import FaultTolerance
 from nemo_bielik.launch.lepton_site import LeptonMount, LeptonSite
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 SITE = """\
 [lepton]

@@ -18,10 +18,11 @@ from nemo_bielik.launch.slurm_site import ContainerSettings, SlurmSite, SSHSetti
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.options import parse_config
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pipeline import PipelineConfig, pipeline_jobs
 from nemo_bielik.recipes.catalog import RECIPES
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import OptimConfig, ParallelConfig
+from nemo_bielik.training import OptimConfig
 
 ITERS = 250
 GRES = next(r for r in RECIPES if (r.stage, r.name) == ("distill", "minitron_7b"))

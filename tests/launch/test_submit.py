@@ -18,9 +18,10 @@ from nemo_bielik.launch.site import LocalSite, NemoRunSite
 from nemo_bielik.launch.slurm_site import ContainerSettings, SlurmSite, SSHSettings
 from nemo_bielik.launch.submit import preview, submit
 from nemo_bielik.launch.tasks import Task
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.recipes import tiny
 from nemo_bielik.recipes.catalog import find_recipe
-from nemo_bielik.training import LoggingConfig, ParallelConfig
+from nemo_bielik.training import LoggingConfig
 
 SMALL_WORLD = {
     "people": 20,

@@ -11,8 +11,8 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.launch.tasks import Task, command_words, script, with_absolute_paths
 from nemo_bielik.options import parse_config
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.phases import Phase
-from nemo_bielik.training import ParallelConfig
 
 PATHS = {name: Path(f"/{name}") for name in ("model", "teacher", "train_data", "output")}
 

@@ -93,7 +93,7 @@ def bf16_logits(model: Path, tokens: Tensor, positions: Tensor) -> Tensor | None
     from engine_cases import whole_logits
 
     from nemo_bielik.megatron.model import inference_model
-    from nemo_bielik.training import ParallelConfig
+    from nemo_bielik.parallel import ParallelConfig
 
     arguments = (model, ParallelConfig(), tokens.size(1), "bf16")
     with inference_model(*arguments) as (_, chunks):

@@ -19,7 +19,7 @@ import pytest
 from nemo_bielik.data.indexed import TokenWriter, token_dtype
 from nemo_bielik.launch.lanes import Lanes
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 ENGINE = "nemo_bielik.megatron.engine"
 END_OF_DOCUMENT = 2

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 
 def held(model: Path, parallel: ParallelConfig) -> dict[str, int]:

@@ -9,7 +9,7 @@ from modelopt.torch.prune import prune
 from nemo_bielik.megatron.batches import Batch
 from nemo_bielik.megatron.model import inference_model
 from nemo_bielik.megatron.upstream_fixes import install_modelopt_norm
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 
 def pruned_shapes(directory: Path, target: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:

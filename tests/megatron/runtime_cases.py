@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 # --- batches
 

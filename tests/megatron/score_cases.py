@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.megatron.model import distributed_session
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.minitron_mcore import ActivationSums
 from nemo_bielik.pruning.score import ScoreConfig
-from nemo_bielik.training import ParallelConfig
 
 
 class Layer(nn.Module):

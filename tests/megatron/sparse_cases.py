@@ -10,8 +10,9 @@ from unittest import mock
 from torch import Tensor
 
 from nemo_bielik.errors import DataError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.score import ScoreConfig, score
-from nemo_bielik.training import ParallelConfig, TrainConfig, train
+from nemo_bielik.training import TrainConfig, train
 
 
 def score_on_a_full_disk(config: ScoreConfig) -> None:

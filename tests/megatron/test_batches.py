@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine_room import END_OF_DOCUMENT, STUDENT, VOCAB_SIZE, random_documents, write_tokens
 
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 BEGIN = 1  # opens every document of `odd_documents`, and stands nowhere else
 LENGTH, SAMPLES = 24, 40

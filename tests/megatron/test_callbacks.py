@@ -2,7 +2,8 @@
 
 import pytest
 
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.parallel import ParallelConfig
+from nemo_bielik.training import OptimConfig, TrainConfig
 
 
 @pytest.mark.parametrize("parallel", [ParallelConfig(), ParallelConfig(data=2)], ids=["1", "2"])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.training import OptimConfig, TrainConfig
 
 STEPS = 6
 BROKEN_OFF = 5  # after the checkpoint of step 4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="the CPU runtime does nothing where CUDA is present"

@@ -14,7 +14,8 @@ from engine_room import STUDENT, TEACHER, VOCAB_SIZE
 from safetensors.torch import load_file
 
 from nemo_bielik.distill.stage import DistillConfig
-from nemo_bielik.training import LoggingConfig, OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.parallel import ParallelConfig
+from nemo_bielik.training import LoggingConfig, OptimConfig, TrainConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 TRAIN = "nemo_bielik.training:train"

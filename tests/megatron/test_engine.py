@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import DataError, StorageError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.training import OptimConfig, TrainConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 TRAIN = "nemo_bielik.training:train"

@@ -10,13 +10,9 @@ from safetensors.torch import load_file
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.export import ExportConfig
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import (
-    LoraConfig,
-    OptimConfig,
-    ParallelConfig,
-    TrainConfig,
-)
+from nemo_bielik.training import LoraConfig, OptimConfig, TrainConfig
 
 EXPORT = "nemo_bielik.export:export_checkpoint"
 #: Megatron's names of some weights; those of layers are stacked.

@@ -13,14 +13,10 @@ from safetensors.torch import load_file
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.quantize import fp8, nvfp4
 from nemo_bielik.quantize.fake_quantization import FakeQuantizationConfig
-from nemo_bielik.training import (
-    LoraConfig,
-    OptimConfig,
-    ParallelConfig,
-    TrainConfig,
-)
+from nemo_bielik.training import LoraConfig, OptimConfig, TrainConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 LENGTH, BATCH, STEPS = 32, 8, 3

@@ -12,9 +12,9 @@ from taylor_reference import expected_saliences, mean_loss
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.pruning.taylor import ORDERS, TAYLOR_NAME, TaylorTable
-from nemo_bielik.training import ParallelConfig
 
 SCORE = "nemo_bielik.pruning.score:score"
 LENGTH, SAMPLES = 32, 6

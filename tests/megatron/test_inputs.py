@@ -11,6 +11,7 @@ from input_reference import expected_inputs
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import StorageError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.input_statistics import (
     INPUT_NORMS_NAME,
     INPUTS,
@@ -19,7 +20,6 @@ from nemo_bielik.pruning.input_statistics import (
     input_sizes,
 )
 from nemo_bielik.pruning.score import ScoreConfig
-from nemo_bielik.training import ParallelConfig
 
 SCORE = "nemo_bielik.pruning.score:score"
 LENGTH, SAMPLES = 32, 8

@@ -7,8 +7,9 @@ import pytest
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import OptimConfig, ParallelConfig
+from nemo_bielik.training import OptimConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 STEPS, BEGUN = 6, 4

@@ -14,13 +14,9 @@ from torch.distributed.checkpoint import FileSystemReader
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import (
-    LoraConfig,
-    OptimConfig,
-    ParallelConfig,
-    TrainConfig,
-)
+from nemo_bielik.training import LoraConfig, OptimConfig, TrainConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 TRAIN = "nemo_bielik.training:train"

@@ -18,6 +18,7 @@ from nemo_bielik.artifacts import PruningPlan
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import BielikError, ConfigError, StorageError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.pruning.score import ScoreConfig
@@ -27,7 +28,6 @@ from nemo_bielik.pruning.shearing import ShearingConfig, mask_shapes, open_count
 from nemo_bielik.pruning.slice import apply_plan
 from nemo_bielik.shape import Shape
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import ParallelConfig
 
 SCORE = "nemo_bielik.pruning.score:score"
 LENGTH, BATCH, SAMPLES = 32, 8, 16

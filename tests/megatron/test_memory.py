@@ -7,9 +7,9 @@ import torch
 from engine_room import STUDENT
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.parameters import rows
 from nemo_bielik.planner.training_memory import Layout, Workload, stage_memory
-from nemo_bielik.training import ParallelConfig
 
 LAYOUTS = {
     "one rank": ParallelConfig(),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from nemo_bielik.errors import CheckpointError
-from nemo_bielik.training import ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
 
 LAYOUTS = {
     "one process": ParallelConfig(),

@@ -9,11 +9,11 @@ from engine_room import STUDENT, UNEVEN
 from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.pruning.select import select
 from nemo_bielik.pruning.slice import apply_plan
-from nemo_bielik.training import ParallelConfig
 
 SCORE = "nemo_bielik.pruning.score:score"
 MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {

@@ -8,8 +8,9 @@ import plain_reference as plain
 import pytest
 from engine_room import VOCAB_SIZE
 
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.phases import Phase
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.training import OptimConfig, TrainConfig
 
 TRAIN = "nemo_bielik.training:train"
 MAX_LR, MIN_LR, WARMUP, STEPS = 1e-2, 1e-3, 2, 7

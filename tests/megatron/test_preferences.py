@@ -18,7 +18,8 @@ from nemo_bielik.distill.cache_format import Fragments
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.files import sibling
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.training import OptimConfig, ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
+from nemo_bielik.training import OptimConfig
 
 DPO = "nemo_bielik.align.dpo:dpo"
 REFERENCE = "nemo_bielik.align.reference:reference"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from nemo_bielik.errors import StorageError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.training import OptimConfig, TrainConfig
 
 TRAIN = "nemo_bielik.training:train"
 STEPS = 6

@@ -18,11 +18,11 @@ from nemo_bielik.artifacts import SCORES_NAME, PruningPlan, ScoreTable
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import BielikError, ConfigError, DataError, StorageError
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.minitron import from_table
 from nemo_bielik.pruning.score import ScoreConfig, score
 from nemo_bielik.pruning.select import select
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import ParallelConfig
 
 SCORE = "nemo_bielik.pruning.score:score"
 LENGTH, SAMPLES = 32, 8

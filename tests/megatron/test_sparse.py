@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import DataError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.magnitude import prune_weight
 from nemo_bielik.pruning.sparsity import Sparsity, projections
-from nemo_bielik.training import OptimConfig, ParallelConfig, TrainConfig
+from nemo_bielik.training import OptimConfig, TrainConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 TRAIN = "nemo_bielik.training:train"

@@ -8,13 +8,9 @@ import pytest
 
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import DataError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import work_directory
-from nemo_bielik.training import (
-    OptimConfig,
-    ParallelConfig,
-    StabilityConfig,
-    TrainConfig,
-)
+from nemo_bielik.training import OptimConfig, StabilityConfig, TrainConfig
 
 STEPS, BATCH = 8, 8
 HARMED = "stopped_cases:train_harmed"

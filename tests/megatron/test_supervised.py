@@ -16,7 +16,8 @@ from nemo_bielik.checkpoint import copy_tokenizer
 from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
 from nemo_bielik.errors import CheckpointError, DataError
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.training import OptimConfig, ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
+from nemo_bielik.training import OptimConfig
 
 SFT = "nemo_bielik.align.sft:sft"
 LENGTH, BATCH = 32, 2

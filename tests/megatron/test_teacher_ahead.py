@@ -11,7 +11,8 @@ from engine_room import TEACHER
 from safetensors.torch import load_file
 
 from nemo_bielik.distill.stage import DistillConfig, TeacherParallelConfig
-from nemo_bielik.training import OptimConfig, ParallelConfig, StabilityConfig
+from nemo_bielik.parallel import ParallelConfig
+from nemo_bielik.training import OptimConfig, StabilityConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 LENGTH, BATCH, STEPS = 32, 8, 4

@@ -21,7 +21,8 @@ from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import DataError
 from nemo_bielik.files import sibling
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.training import OptimConfig, ParallelConfig
+from nemo_bielik.parallel import ParallelConfig
+from nemo_bielik.training import OptimConfig
 
 CACHE = "nemo_bielik.distill.cache_stage:cache_teacher"
 DISTILL = "nemo_bielik.distill.stage:distill"

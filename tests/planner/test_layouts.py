@@ -26,7 +26,8 @@ PAIR = Workload(BIELIK_MINITRON_7B, BIELIK_11B_V3, 4096, 64)
 
 @pytest.mark.parametrize("name", ["2x8xH200", "8xH100", "3x4xA100", "1xB200"])
 def test_every_layout_is_one_that_the_engine_takes(name: str) -> None:
-    from nemo_bielik.training import ParallelConfig, TrainSettings
+    from nemo_bielik.parallel import ParallelConfig
+    from nemo_bielik.training import TrainSettings
 
     cluster = Cluster.parse(name)
     work = Workload(BIELIK_MINITRON_7B, BIELIK_11B_V3, 4096, 96)

@@ -7,12 +7,11 @@ import pytest
 
 from nemo_bielik import cli
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.known_layouts import check_known_layouts
 from nemo_bielik.launch.site import LocalSite
 from nemo_bielik.launch.submit import submit
 from nemo_bielik.launch.tasks import Task
+from nemo_bielik.parallel import ParallelConfig, check_known_layouts
 from nemo_bielik.recipes import bielik_11b_v3, minitron_7b
-from nemo_bielik.training import ParallelConfig
 
 FIVE = ParallelConfig(tensor=5)
 

@@ -1,0 +1,116 @@
+"""How a model and a batch are split over processes, and whether a model can be split so.
+
+A stage checks its layout when it starts, which may be hours after it was submitted: layouts of
+models whose sizes are known are checked before they are (`check_known_layouts`).
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo_bielik.arch import PRESETS, ModelArch
+from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import require
+from nemo_bielik.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class ParallelConfig:
+    """How many ways the model and the batch are split; the product is the number of processes."""
+
+    tensor: int = field(default=1, metadata={"help": "tensor-parallel size"})
+    pipeline: int = field(default=1, metadata={"help": "pipeline stages (uneven ones are fine)"})
+    data: int = field(default=1, metadata={"help": "data-parallel size"})
+    sequence: bool = field(default=False, metadata={"help": "split the sequence over tensor ranks"})
+
+    def __post_init__(self) -> None:
+        for name in ("tensor", "pipeline", "data"):
+            require(getattr(self, name) >= 1, f"parallel.{name}", getattr(self, name), "at least 1")
+        if self.sequence and self.tensor == 1:
+            raise ConfigError(
+                "parallel.sequence needs parallel.tensor above 1; set both or neither"
+            )
+
+    @property
+    def processes(self) -> int:
+        """Processes that a run needs, one per GPU (or per core on a laptop)."""
+        return self.tensor * self.pipeline * self.data
+
+
+def check_sizes(
+    parallel: ParallelConfig, sequence_length: int, arch: ModelArch, setting: str = "parallel"
+) -> None:
+    """Raise `ConfigError` unless `arch` can be split as `parallel`, from `setting`, asks."""
+    tensor = parallel.tensor
+    for dimension in ("num_attention_heads", "num_query_groups", "ffn_hidden_size", "vocab_size"):
+        size = getattr(arch, dimension)
+        if size % tensor:
+            raise ConfigError(
+                f"{arch.name}: {dimension} ({size}) is not divisible by {setting}.tensor ({tensor})"
+            )
+    if parallel.pipeline > arch.num_layers:
+        raise ConfigError(
+            f"{arch.name}: {arch.num_layers} layers cannot fill {setting}.pipeline "
+            f"({parallel.pipeline}) stages"
+        )
+    if sequence_length > arch.max_position_embeddings:
+        raise ConfigError(
+            f"sequence_length is {sequence_length}; {arch.name} knows "
+            f"{arch.max_position_embeddings} positions"
+        )
+
+
+def check_layout(
+    parallel: ParallelConfig,
+    sequence_length: int,
+    checkpoint: Checkpoint,
+    setting: str = "parallel",
+) -> None:
+    """As `check_sizes`, of a model that is at hand, on the processes that were started."""
+    arch = checkpoint.arch
+    check_sizes(parallel, sequence_length, arch, setting)
+    window = checkpoint.config.get("sliding_window")
+    if window is not None and sequence_length > window:
+        raise ConfigError(
+            f"sequence_length is {sequence_length}; {arch.name} sees a sliding window of {window} "
+            f"tokens, and longer sequences are not supported; choose at most {window}"
+        )
+    world = int(os.environ.get("WORLD_SIZE", parallel.processes))
+    if world != parallel.processes:
+        raise ConfigError(
+            f"launched with {world} processes, but parallel.tensor × pipeline × data = "
+            f"{parallel.processes}"
+        )
+
+
+def check_known_layouts(config: Any) -> list[str]:
+    """Return a line about every model whose sizes nobody knows here.
+
+    A model is known if its directory is here or called like a preset (``bielik-11b-v3``). Raises
+    `ConfigError` for a layout into which a known model cannot be split.
+    """
+    run = getattr(config, "recovery", config)
+    parallel = getattr(run, "parallel", None)
+    if not isinstance(parallel, ParallelConfig):
+        return []
+    length: int = getattr(run, "longest_sequence", 0) or getattr(run, "sequence_length", 0)
+    layouts = {"model": ("parallel", parallel), "teacher": ("parallel", parallel)}
+    if getattr(config, "teacher_layout", parallel) != parallel:
+        layouts["teacher"] = ("teacher_parallel", config.teacher_layout)
+    unknown = []
+    for name, (setting, layout) in layouts.items():
+        path = getattr(config, name, None)
+        if not isinstance(path, Path):
+            continue
+        if arch := _arch(path):
+            check_sizes(layout, length, arch, setting)
+        else:
+            unknown.append(f"{name} {path} is not here: its layout is checked when the job starts")
+    return unknown
+
+
+def _arch(model: Path) -> ModelArch | None:
+    if (model / "config.json").is_file():
+        return Checkpoint.open(model).arch
+    return PRESETS.get(model.name)
