@@ -79,7 +79,7 @@ def spread(ranks: int, per_node: int, max_nodes: int) -> tuple[int, int]:
     if ranks % per_node:
         raise ConfigError(
             f"parallel asks for {ranks} ranks, which do not fill nodes of {per_node}; choose "
-            f"tensor × pipeline × data as a multiple of {per_node}, or below it"
+            f"tensor × pipeline × data × context as a multiple of {per_node}, or below it"
         )
     nodes = ranks // per_node
     if max_nodes and nodes > max_nodes:

@@ -23,6 +23,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.step < 0:
             raise ConfigError(f"step is {self.step}; it must be 0 (the newest) or more")
+        self.parallel.require_whole_sequences("an export")
 
 
 def export_checkpoint(config: ExportConfig) -> None:

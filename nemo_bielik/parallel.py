@@ -22,10 +22,11 @@ class ParallelConfig:
     tensor: int = field(default=1, metadata={"help": "tensor-parallel size"})
     pipeline: int = field(default=1, metadata={"help": "pipeline stages (uneven ones are fine)"})
     data: int = field(default=1, metadata={"help": "data-parallel size"})
+    context: int = field(default=1, metadata={"help": "ranks that share each sequence's tokens"})
     sequence: bool = field(default=False, metadata={"help": "split the sequence over tensor ranks"})
 
     def __post_init__(self) -> None:
-        for name in ("tensor", "pipeline", "data"):
+        for name in ("tensor", "pipeline", "data", "context"):
             require(getattr(self, name) >= 1, f"parallel.{name}", getattr(self, name), "at least 1")
         if self.sequence and self.tensor == 1:
             raise ConfigError(
@@ -35,7 +36,31 @@ class ParallelConfig:
     @property
     def processes(self) -> int:
         """Processes that a run needs, one per GPU (or per core on a laptop)."""
-        return self.tensor * self.pipeline * self.data
+        return self.tensor * self.pipeline * self.data * self.context
+
+    @property
+    def sequence_unit(self) -> int:
+        """What a sequence's length must be a multiple of: a context rank has two equal pieces."""
+        pieces = 2 * self.context if self.context > 1 else 1
+        return pieces * (self.tensor if self.sequence else 1)
+
+    def check_length(self, sequence_length: int) -> None:
+        """Raise `ConfigError` unless ranks can share sequences so long equally."""
+        if sequence_length % self.sequence_unit:
+            ways = ["2 × parallel.context"] if self.context > 1 else []
+            ways += ["parallel.tensor"] if self.sequence else []
+            raise ConfigError(
+                f"sequence_length is {sequence_length}; it must be a multiple of "
+                f"{' × '.join(ways)} = {self.sequence_unit}, since these ranks share each sequence"
+            )
+
+    def require_whole_sequences(self, reader: str, setting: str = "parallel") -> None:
+        """Raise `ConfigError` where `reader`, which needs whole sequences, would get parts."""
+        if self.context > 1:
+            raise ConfigError(
+                f"{setting}.context is {self.context}; {reader} needs whole sequences: leave it at "
+                "1 (training, fine-tuning and distillation from a live teacher can split them)"
+            )
 
 
 def check_sizes(
@@ -79,7 +104,7 @@ def check_layout(
     world = int(os.environ.get("WORLD_SIZE", parallel.processes))
     if world != parallel.processes:
         raise ConfigError(
-            f"launched with {world} processes, but parallel.tensor × pipeline × data = "
+            f"launched with {world} processes, but parallel.tensor × pipeline × data × context = "
             f"{parallel.processes}"
         )
 

@@ -59,6 +59,9 @@ class PipelineConfig(PrepareConfig):
             raise ConfigError("target is empty; give sizes to prune to, e.g. target.num_layers=40")
         if self.lanes < 1:
             raise ConfigError(f"lanes is {self.lanes}; it must be at least 1")
+        setting = "score_parallel" if self.score_parallel else "recovery.parallel"
+        layout = self.score_parallel or self.recovery.parallel
+        layout.require_whole_sequences("scoring (score_parallel can give it a layout)", setting)
 
 
 class StageSettings:

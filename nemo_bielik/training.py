@@ -209,6 +209,8 @@ class TrainSettings:
         check_choices(self)
         if self.phases:
             self._check_phases()
+        else:
+            self.parallel.check_length(self.sequence_length)
         for name in ("iters", "sequence_length", "global_batch_size", "micro_batch_size", "seed"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_interval", "save_interval"):
@@ -246,6 +248,8 @@ class TrainSettings:
                 "lora.rank and quantization.format exclude each other: adapters are added to a "
                 "weight that stays unrounded; train all weights (lora.rank=0) or none rounded"
             )
+        if self.quantization.format:
+            self.parallel.require_whole_sequences(f"quantization.format={self.quantization.format}")
 
     def _check_stop(self) -> None:
         if self.stop_after is None:

@@ -48,7 +48,7 @@ class Recipe:
             "gpus_per_node": parallel.processes // nodes if self.on_gpus else 0,
             "tensor": parallel.tensor,
             "pipeline": parallel.pipeline,
-            "context": 1,  # the engine knows no context parallelism
+            "context": parallel.context,
             "data": parallel.data,
             "sequence": parallel.sequence,
         }

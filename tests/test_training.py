@@ -300,7 +300,9 @@ def test_sequences_fit_the_sliding_window():
 def test_the_launcher_must_have_started_what_the_layout_needs(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     message = refusal(lambda: layout(tensor=2))
-    assert message == "launched with 4 processes, but parallel.tensor × pipeline × data = 2"
+    assert (
+        message == "launched with 4 processes, but parallel.tensor × pipeline × data × context = 2"
+    )
     layout(tensor=2, data=2)
 
 

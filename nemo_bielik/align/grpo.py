@@ -111,7 +111,7 @@ class GrpoConfig:
             raise ConfigError(f"vllm_server is {self.vllm_server!r}; it must be http://HOST:PORT")
 
     def _check_sizes(self) -> None:
-        if self.parallel.tensor > 1 or self.parallel.pipeline > 1 or self.parallel.sequence:
+        if self.parallel != ParallelConfig(data=self.parallel.data):
             raise ConfigError(
                 "parallel: this stage is split by data only; set parallel.data, and shard=true "
                 "where the model is too large for one GPU"

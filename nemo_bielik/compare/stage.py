@@ -66,6 +66,7 @@ class CompareConfig:
             raise ConfigError("methods names a contender twice; give each once")
         if not self.target.given():
             raise ConfigError("target is empty; give sizes to reach, e.g. target.num_layers=40")
+        self.recovery.parallel.require_whole_sequences("scoring", "recovery.parallel")
         if self.lanes < self.recovery.parallel.processes:
             raise ConfigError(
                 f"lanes is {self.lanes}; recovery.parallel needs {self.recovery.parallel.processes}"

@@ -69,6 +69,7 @@ class CacheTeacherConfig:
         check_choices(self)
         self.train_data = as_paths(self.train_data)
         check_blend(self.train_data, self.train_weights)
+        self.parallel.require_whole_sequences("a cached teacher")
         for name in (
             *("iters", "global_batch_size", "eval_iters", "sequence_length", "seed"),
             *("k", "micro_batch_size", "shard_rows"),

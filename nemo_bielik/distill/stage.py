@@ -102,6 +102,10 @@ class DistillConfig(TrainConfig):
                 "quantised too; leave engine as it is or quantization.format empty"
             )
         layout = self.teacher_layout
+        if self.cache is not None:
+            self.parallel.require_whole_sequences("a cached teacher")
+        if self.engine == "stock":
+            self.parallel.require_whole_sequences("engine=stock")
         if self.engine == "stock" and layout != self.parallel:
             raise ConfigError(
                 "engine=stock splits the teacher as its student; leave teacher_parallel as it is"
@@ -117,6 +121,9 @@ class DistillConfig(TrainConfig):
         """How the teacher is split; raises `ConfigError` where the processes do not go into it."""
         tensor = self.teacher_parallel.tensor or self.parallel.tensor
         pipeline = self.teacher_parallel.pipeline or self.parallel.pipeline
+        if (tensor, pipeline) == (self.parallel.tensor, self.parallel.pipeline):
+            return self.parallel
+        self.parallel.require_whole_sequences("a teacher in a layout of its own")
         replicas, rest = divmod(self.parallel.processes, tensor * pipeline)
         if rest:
             raise ConfigError(

@@ -50,6 +50,7 @@ class ScoreConfig:
         for name in ("samples", "sequence_length", "micro_batch_size", "seed"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        self.parallel.require_whole_sequences("scoring")
         share = self.micro_batch_size * self.parallel.data
         if self.samples % share:
             raise ConfigError(

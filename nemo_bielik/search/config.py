@@ -51,6 +51,7 @@ class SearchConfig(SearchSettings):
             raise ConfigError(f"after_cut is {self.after_cut}; it must be 0 (all) or more")
         if self.recovery.stop_after is not None:
             raise ConfigError("recovery.stop_after is set; the search itself pauses its trials")
+        self.recovery.parallel.require_whole_sequences("a search's scoring", "recovery.parallel")
         if self.jobs_on is None and self.lanes < self.recovery.parallel.processes:
             raise ConfigError(
                 f"lanes is {self.lanes}; recovery.parallel needs {self.recovery.parallel.processes}"
