@@ -50,7 +50,7 @@ CLASSES = (
 )
 #: The columns of `class_sums`: tokens, and what is summed over them.
 FIGURES = ("tokens", "kl", "entropy", "agreement")
-#: Where a log holds how many tokens a micro-batch has.
+#: Where a log holds how many tokens a report has.
 _TOKENS = "tokens"
 
 
@@ -128,7 +128,7 @@ def as_log(sums: Tensor) -> dict[str, Tensor]:
     return {name: pair.float() for name, pair in log.items()}
 
 
-def from_log(means: Mapping[str, Tensor], micro_batches: int) -> dict[str, dict[str, float]]:
+def from_log(means: Mapping[str, Tensor], reports: int) -> dict[str, dict[str, float]]:
     """Return the figures of every class that has tokens; nothing if the log is not `as_log`'s.
 
     A class has its tokens, their share, and the means of KL, the teacher's entropy (nats) and the
@@ -136,11 +136,11 @@ def from_log(means: Mapping[str, Tensor], micro_batches: int) -> dict[str, dict[
 
     Args:
         means: sum / count of every pair that `as_log` named.
-        micro_batches: whose pairs were added up, over all ranks.
+        reports: whose pairs were added up, one a micro-batch and context rank.
     """
     if _TOKENS not in means:
         return {}
-    tokens = round(float(means[_TOKENS]) * micro_batches)
+    tokens = round(float(means[_TOKENS]) * reports)
     table = {}
     for name in CLASSES:
         share = float(means[f"{_TOKENS}/{name}"])

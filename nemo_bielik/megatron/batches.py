@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from megatron.bridge.training.config import DatasetBuildContext, DatasetProvider, GPTDatasetConfig
+from megatron.core import parallel_state
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.packed_seq_params import PackedSeqParams
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 from nemo_bielik.data.indexed import has_loss, token_stats
 from nemo_bielik.data.sources import Packing, end_of_document
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.megatron.context_parallel import own_mask, own_part
 from nemo_bielik.megatron.model import HAS_TRANSFORMER_ENGINE
 from nemo_bielik.megatron.packing import (
     After,
@@ -35,24 +37,29 @@ from nemo_bielik.megatron.packing import (
 class Batch:
     """One micro-batch; `loss_mask` is 0 where the next token is not to be learned.
 
-    It begins another document, is not the assistant's, or is padding.
+    It begins another document, is not the assistant's, or is padding. Where ranks share each
+    sequence all of it is this rank's part, and `mask` says which tokens of the whole it may see.
     """
 
     tokens: Tensor
     labels: Tensor
     loss_mask: Tensor
     position_ids: Tensor
+    mask: Tensor | None = None
 
     def model_inputs(self) -> dict[str, Any]:
         """Return GPTModel's arguments: THD packing on Transformer Engine, a dense mask elsewhere.
 
         Both say the same: causal within a document, nothing across documents.
         """
-        if not HAS_TRANSFORMER_ENGINE:
+        mask = self.mask
+        if mask is None and not HAS_TRANSFORMER_ENGINE:
+            mask = document_mask(self.position_ids)
+        if mask is not None:
             return {
                 "input_ids": self.tokens,
                 "position_ids": self.position_ids,
-                "attention_mask": document_mask(self.position_ids),
+                "attention_mask": mask,
             }
         return {
             "input_ids": self.tokens.reshape(1, -1),
@@ -100,10 +107,14 @@ def packed_sequences(position_ids: Tensor) -> PackedSeqParams:
 
 
 def next_batch(data_iterator: Iterator[dict[str, Tensor]]) -> Batch:
-    """Take one micro-batch; every pipeline stage reads the same one."""
+    """Take one micro-batch; every pipeline stage reads the same one, context ranks their parts."""
     item = next(data_iterator)
     fields = ("tokens", "labels", "loss_mask", "position_ids")
-    return Batch(**{name: item[name].cuda(non_blocking=True) for name in fields})
+    rows = {name: item[name].cuda(non_blocking=True) for name in fields}
+    if parallel_state.get_context_parallel_world_size() == 1:
+        return Batch(**rows)
+    mask = own_mask(rows["position_ids"])
+    return Batch(**{name: own_part(values) for name, values in rows.items()}, mask=mask)
 
 
 class _Repeated(Dataset[Any]):

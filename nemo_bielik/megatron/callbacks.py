@@ -100,7 +100,9 @@ class Metrics(Callback):
             means = context.total_loss_dict
             values: dict[str, Any] = {"validation_loss": float(next(iter(means.values())))}
             sequences = self.shape.eval_iters * self.shape.global_batch_size
-            classes = from_log(means, sequences // self.shape.micro_batch_size)
+            # context ranks report their parts of a micro-batch
+            reports = sequences // self.shape.micro_batch_size * self.shape.parallel.context
+            classes = from_log(means, reports)
             if classes:
                 values["classes"] = classes
             else:

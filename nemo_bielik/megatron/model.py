@@ -20,11 +20,13 @@ from megatron.bridge.models.gpt_provider import (
 from megatron.bridge.training.initialize import destroy_global_state
 from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
+from megatron.core.transformer import ModuleSpec
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.utils import unwrap_model
 
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.errors import CheckpointError, ConfigError
+from nemo_bielik.megatron.context_parallel import GatheringAttention
 from nemo_bielik.megatron.cpu import cpu_runtime, on_cpu
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.stages import layers_of_stages
@@ -32,6 +34,7 @@ from nemo_bielik.training import Precision
 
 #: Transformer Engine brings the fused layers; without it the same model is built of plain ones.
 HAS_TRANSFORMER_ENGINE = importlib.util.find_spec("transformer_engine") is not None
+_LAYERS = default_layer_spec if HAS_TRANSFORMER_ENGINE else local_layer_spec
 
 
 def open_bridge(directory: Path) -> AutoBridge:
@@ -58,6 +61,7 @@ def model_provider(
     provider.perform_initialization = True
     provider.tensor_model_parallel_size = parallel.tensor
     provider.pipeline_model_parallel_size = parallel.pipeline
+    provider.context_parallel_size = parallel.context
     provider.sequence_parallel = parallel.sequence
     provider.pipeline_model_parallel_layout = pipeline_layout(
         provider.num_layers, parallel.pipeline
@@ -100,7 +104,7 @@ def _set_precision(provider: GPTModelProvider, precision: Precision) -> None:
 
 def _set_layers(provider: GPTModelProvider) -> None:
     provider.transformer_layer_spec = (
-        default_layer_spec if HAS_TRANSFORMER_ENGINE else local_layer_spec
+        _LAYERS if provider.context_parallel_size == 1 else split_sequence_layers
     )
     if HAS_TRANSFORMER_ENGINE:
         return
@@ -114,6 +118,13 @@ def _set_layers(provider: GPTModelProvider) -> None:
         "cross_entropy_loss_fusion",
     ):
         setattr(provider, fusion, False)
+
+
+def split_sequence_layers(config: GPTModelProvider) -> ModuleSpec:
+    """Return the layers of a model whose ranks share each sequence; Bridge calls it by its name."""
+    layers = _LAYERS(config)
+    layers.submodules.self_attention.submodules.core_attention = GatheringAttention
+    return layers
 
 
 def _require_finite(model: list[MegatronModule]) -> list[MegatronModule]:

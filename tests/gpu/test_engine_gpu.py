@@ -1,4 +1,4 @@
-"""On one GPU: training, packing and scores agree with plain transformers on the CPU in float64."""
+"""On GPUs: training, packing and scores agree with plain transformers on the CPU in float64."""
 
 import importlib.util
 import json
@@ -13,6 +13,7 @@ from score_reference import expected_scores
 
 from nemo_bielik.artifacts import SCORES_NAME, ScoreTable
 from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.training import OptimConfig
 
@@ -86,6 +87,11 @@ def test_fp32_distillation_has_the_losses_of_plain_transformers_on_the_cpu(
     still = plain.masked_mean(plain.token_kl(untrained, wanted, temperature=1.0), batch).item()
     assert abs(still / expected[-1] - 1) > 1e-2, "training changes the loss too little to be seen"
     assert losses() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices here")
+def test_gpus_that_share_sequences_have_the_losses_of_one(losses):
+    assert losses(parallel=ParallelConfig(context=2)) == pytest.approx(losses(), rel=1e-3)
 
 
 def test_bf16_distillation_learns(losses):

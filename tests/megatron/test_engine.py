@@ -26,11 +26,12 @@ from nemo_bielik.training import OptimConfig, TrainConfig
 
 DISTILL = "nemo_bielik.distill.stage:distill"
 TRAIN = "nemo_bielik.training:train"
-ONE, TENSOR, PIPELINE, DATA = (
+ONE, TENSOR, PIPELINE, DATA, CONTEXT = (
     ParallelConfig(),
     ParallelConfig(tensor=2),
     ParallelConfig(pipeline=2),
     ParallelConfig(data=2),
+    ParallelConfig(context=2),
 )
 LENGTH, BATCH, STEPS, EVAL_ITERS = 32, 8, 6, 2
 LONG = 80
@@ -118,7 +119,9 @@ def assert_same_training(found: Finished, expected: Finished) -> None:
 
 
 @pytest.mark.parametrize(
-    "layout", [TENSOR, PIPELINE, DATA], ids=["tensor=2", "pipeline=2", "data=2"]
+    "layout",
+    [TENSOR, PIPELINE, DATA, CONTEXT],
+    ids=["tensor=2", "pipeline=2", "data=2", "context=2"],
 )
 def test_distillation_is_the_same_however_it_is_split(run, distilled, layout):
     assert_same_training(run(parallel=layout), distilled)
@@ -133,7 +136,9 @@ def test_an_uneven_student_of_an_uneven_teacher(run, uneven_student, student):
     assert_same_training(run(**pair, parallel=PIPELINE), run(**pair))
 
 
-@pytest.mark.parametrize("layout", [TENSOR, PIPELINE], ids=["tensor=2", "pipeline=2"])
+@pytest.mark.parametrize(
+    "layout", [TENSOR, PIPELINE, CONTEXT], ids=["tensor=2", "pipeline=2", "context=2"]
+)
 def test_training_on_labels_is_the_same_however_it_is_split(run, trained, layout):
     assert_same_training(run(TRAIN, parallel=layout), trained)
 

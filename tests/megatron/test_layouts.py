@@ -17,6 +17,7 @@ BEGINNING = {"parallel": ParallelConfig(data=2), "micro_batch_size": 2}
 LAYOUTS = {
     "tensor=2": {"parallel": ParallelConfig(tensor=2), "micro_batch_size": 2},
     "pipeline=2": {"parallel": ParallelConfig(pipeline=2), "micro_batch_size": 4},
+    "context=2": {"parallel": ParallelConfig(context=2), "micro_batch_size": 8},
     "one process": {"parallel": ParallelConfig(), "micro_batch_size": 8},
 }
 
@@ -79,7 +80,7 @@ def test_a_run_goes_on_in_another_layout(lanes, settings, begun, undisturbed, la
         config.micro_batch_size,
     ]
     assert took_part[0]["parallel"]["data"] == 2
-    for name in ("tensor", "pipeline", "data"):
+    for name in ("tensor", "pipeline", "data", "context"):
         assert took_part[1]["parallel"][name] == getattr(config.parallel, name)
 
 

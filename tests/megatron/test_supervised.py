@@ -102,7 +102,7 @@ def test_loss_and_gradients_are_those_of_weighted_conversations_run_alone(
     model = plain.load(assistant)
     loss = weighted_loss(model, plain.rows_of(rows, 0, BATCH))
     loss.backward()
-    for parallel in (ParallelConfig(), ParallelConfig(tensor=2)):
+    for parallel in (ParallelConfig(), ParallelConfig(tensor=2), ParallelConfig(context=2)):
         (line,) = lines(run(iters=1, parallel=parallel))
         assert line["loss"] == pytest.approx(loss.item(), rel=1e-5)
         assert line["grad_norm"] == pytest.approx(plain.gradient_norm(model), rel=1e-4)
