@@ -80,7 +80,8 @@ def reason(found: list[Estimate], cluster: Cluster) -> str:
         )
     name = (
         f"parallel.tensor={layout.tensor} parallel.pipeline={layout.pipeline} "
-        f"parallel.data={layout.data} parallel.sequence={str(layout.sequence).lower()} "
+        f"parallel.context={layout.context} parallel.data={layout.data} "
+        f"parallel.sequence={str(layout.sequence).lower()} "
         f"micro_batch_size={layout.micro_batch_size}"
         + (" recompute=true" if layout.recompute else "")
     )
@@ -110,13 +111,15 @@ def _cost(config: LayoutPlanConfig, cluster: Cluster, estimate: Estimate) -> dic
 
 
 def _table(config: LayoutPlanConfig, cluster: Cluster, found: list[Estimate]) -> str:
-    head = ["TP", "PP", "DP", "micro", "recompute", "GB a GPU", "bubble", "tokens/s", "GPU-hours"]
+    head = ["TP", "PP", "CP", "DP", "micro", "recompute"]
+    head += ["GB a GPU", "bubble", "tokens/s", "GPU-hours"]
     rows = []
     for estimate in found:
         layout, cost = estimate.layout, _cost(config, cluster, estimate)
+        axes = (layout.tensor, layout.pipeline, layout.context, layout.data)
         rows.append(
             [
-                *map(str, (layout.tensor, layout.pipeline, layout.data, layout.micro_batch_size)),
+                *map(str, (*axes, layout.micro_batch_size)),
                 "full" if layout.recompute else "none",
                 f"{estimate.memory_bytes / 1e9:.1f}" + ("" if estimate.fits else " (no)"),
                 f"{estimate.bubble:.1%}",

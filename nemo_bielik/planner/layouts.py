@@ -45,14 +45,20 @@ class Estimate:
 
 
 def estimates(
-    workload: Workload, cluster: Cluster, efficiency: float = EFFICIENCY
+    workload: Workload,
+    cluster: Cluster,
+    efficiency: float = EFFICIENCY,
+    whole_sequences: bool = False,
 ) -> list[Estimate]:
     """Return every legal layout, those that fit first, the fastest first.
 
-    Raises `ConfigError` if there is none.
+    With `whole_sequences` only those in which ranks share none. Raises `ConfigError` if there is
+    no layout.
     """
     found = [
-        _estimate(workload, layout, cluster, efficiency) for layout in legal(workload, cluster)
+        _estimate(workload, layout, cluster, efficiency)
+        for layout in legal(workload, cluster)
+        if layout.context == 1 or not whole_sequences
     ]
     if not found:
         raise ConfigError(
@@ -66,19 +72,26 @@ def estimates(
 def legal(workload: Workload, cluster: Cluster) -> Iterator[Layout]:
     """Yield the layouts that the engine takes.
 
-    Tensor ranks stay within a node; micro-batches are whole; with several pipeline stages or tensor
-    ranks that split the sequence, packing wants one sequence a micro-batch.
+    Tensor and context ranks stay within a node; micro-batches are whole; with several pipeline
+    stages or tensor ranks that split the sequence, packing wants one sequence a micro-batch.
     """
-    for tensor in _divisors(cluster.gpus_per_node):
-        if not splits_evenly(workload, tensor):
-            continue
-        for pipeline in _divisors(cluster.gpus // tensor):
+    for tensor, context in _within_a_node(workload, cluster.gpus_per_node):
+        for pipeline in _divisors(cluster.gpus // (tensor * context)):
             if any(pipeline > arch.num_layers for arch in _models(workload)):
                 continue
-            data = cluster.gpus // (tensor * pipeline)
+            data = cluster.gpus // (tensor * context * pipeline)
             for micro in _micro_batch_sizes(workload, data, pipeline):
                 for recompute in (False, True):
-                    yield Layout(tensor, pipeline, data, micro, tensor > 1, recompute)
+                    yield Layout(tensor, pipeline, data, micro, tensor > 1, recompute, context)
+
+
+def _within_a_node(workload: Workload, gpus: int) -> Iterator[tuple[int, int]]:
+    for tensor in _divisors(gpus):
+        if splits_evenly(workload, tensor):
+            for context in _divisors(gpus // tensor):
+                # a context rank has two equal pieces of every sequence, which tensor ranks share
+                if context == 1 or workload.sequence_length % (2 * context * tensor) == 0:
+                    yield tensor, context
 
 
 def splits_evenly(workload: Workload, tensor: int) -> bool:
@@ -117,5 +130,5 @@ def _estimate(workload: Workload, layout: Layout, cluster: Cluster, efficiency: 
 
 def _preference(estimate: Estimate) -> tuple[bool, float, int]:
     """Those that fit, then the fastest, then the simplest."""
-    layout = estimate.layout
-    return (not estimate.fits, -estimate.tokens_per_second, layout.tensor * layout.pipeline)
+    ranks = estimate.layout.tensor * estimate.layout.pipeline * estimate.layout.context
+    return (not estimate.fits, -estimate.tokens_per_second, ranks)

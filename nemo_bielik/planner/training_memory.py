@@ -1,8 +1,8 @@
 """Bytes that training takes on each GPU, part by part.
 
 Weights, gradients and optimizer as the engine keeps them (bf16 weights 2 bytes, fp32 gradients 4,
-fp32 copy and Adam's two moments 12, the last shared by data-parallel ranks; a teacher has weights
-alone). Activations after Korthikanti et al., "Reducing Activation Recomputation in Large
+fp32 copy and Adam's two moments 12, the last shared by data and context ranks; a teacher has
+weights alone). Activations after Korthikanti et al., "Reducing Activation Recomputation in Large
 Transformer Models" (2022), for grouped queries, a gated MLP, no dropout and attention that keeps
 no score matrix; a token of one layer keeps, in bf16, with sizes h (hidden), q and k (all query
 heads, all key heads) and f (ffn)::
@@ -11,7 +11,9 @@ heads, all key heads) and f (ffn)::
     2 q + 4 k + 2 q + 6 f      queries, keys, values, attention's output; gate, up, their product
 
 The second row is split over tensor ranks, the first only under sequence parallelism. Full
-recomputation keeps a layer's input, 2 h, and one layer's row at a time.
+recomputation keeps a layer's input, 2 h, and one layer's row at a time. A context rank keeps this
+of its own tokens, but for the keys and values of all, which its attention has gathered; and a mask
+over its queries and all keys, a byte a pair and two as attention adds it, shared by all layers.
 """
 
 from dataclasses import dataclass
@@ -41,7 +43,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a workload is split; `sequence` and `recompute` are on or off."""
+    """How a workload is split; `sequence` and `recompute` are on or off.
+
+    `context` ranks share each sequence.
+    """
 
     tensor: int
     pipeline: int
@@ -49,6 +54,11 @@ class Layout:
     micro_batch_size: int
     sequence: bool
     recompute: bool
+    context: int = 1
+
+    def tokens(self, workload: Workload) -> int:
+        """Tokens of a micro-batch that one rank has."""
+        return self.micro_batch_size * workload.sequence_length // self.context
 
     def micro_batches(self, workload: Workload) -> int:
         """Micro-batches that a rank works through in one step."""
@@ -81,29 +91,31 @@ def _tensors(arch: ModelArch) -> tuple[tuple[str, int | None, int, bool], ...]:
 
 
 def layer_activation_bytes(arch: ModelArch, layout: Layout, tokens: int) -> float:
-    """Return what one layer keeps of `tokens` tokens for its backward pass."""
+    """Return what one layer keeps for its backward pass where a rank has `tokens` tokens."""
     queries = arch.num_attention_heads * arch.head_dim
     keys = arch.num_query_groups * arch.head_dim
     whole = 8 * arch.hidden_size / (layout.tensor if layout.sequence else 1)
-    split = (4 * queries + 4 * keys + 6 * arch.ffn_hidden_size) / layout.tensor
+    gathered = 4 * keys * layout.context
+    split = (4 * queries + gathered + 6 * arch.ffn_hidden_size) / layout.tensor
     return tokens * (whole + split)
 
 
 def _activations(workload: Workload, layout: Layout, stage: int) -> float:
     arch = workload.student
-    tokens = layout.micro_batch_size * workload.sequence_length
+    tokens = layout.tokens(workload)
     layers = layers_of_stages(arch.num_layers, layout.pipeline)[stage]
     in_flight = min(layout.pipeline - stage, layout.micro_batches(workload))
     row = layer_activation_bytes(arch, layout, tokens)
+    mask = 3 * tokens * workload.sequence_length if layout.context > 1 else 0
     if not layout.recompute:
-        return in_flight * layers * row
+        return in_flight * (layers * row + mask)
     kept = 2 * tokens * arch.hidden_size / (layout.tensor if layout.sequence else 1)
-    return in_flight * layers * kept + row
+    return in_flight * (layers * kept + mask) + row
 
 
 def _loss(workload: Workload, layout: Layout) -> float:
     """Hidden states of both models, what the output weight's gradient is summed in, the chunk."""
-    tokens = layout.micro_batch_size * workload.sequence_length
+    tokens = layout.tokens(workload)
     student = workload.student
     # fp32 as Megatron returns them, bf16 as the products take them, their gradient
     hidden = tokens * 8 * student.hidden_size
@@ -119,14 +131,14 @@ def stage_memory(workload: Workload, layout: Layout, stage: int) -> dict[str, fl
     parts: dict[str, float] = {
         "weights": 2 * held,
         "gradients": 4 * held,
-        "optimizer": 12 * held / layout.data,
+        "optimizer": 12 * held / (layout.data * layout.context),
         "teacher": 0.0,
         "activations": _activations(workload, layout, stage),
         "loss": _loss(workload, layout) if stage == layout.pipeline - 1 else 0.0,
         "context": CONTEXT_BYTES,
     }
     if workload.teacher is not None:
-        tokens = layout.micro_batch_size * workload.sequence_length
+        tokens = layout.tokens(workload)
         parts["teacher"] = 2 * stage_parameters(workload.teacher, layout, stage)
         # nothing is kept, but the largest layer exists for a moment
         parts["teacher"] += layer_activation_bytes(workload.teacher, layout, tokens)

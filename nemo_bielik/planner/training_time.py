@@ -24,6 +24,7 @@ def step_seconds(
     times = [
         _products(workload, layout, stage) / (cluster.device.bf16_flops * efficiency)
         + _tensor_talk(workload, layout, stage, cluster)
+        + _context_talk(workload, layout, stage, cluster)
         for stage in range(layout.pipeline)
     ]
     rounds = layout.micro_batches(workload) + layout.pipeline - 1
@@ -46,10 +47,11 @@ def _products(workload: Workload, layout: Layout, stage: int) -> float:
 
 
 def _forward(arch: ModelArch, workload: Workload, layout: Layout, stage: int) -> float:
-    tokens = layout.micro_batch_size * workload.sequence_length
+    tokens = layout.tokens(workload)
     logits = 2 * arch.vocab_size * arch.hidden_size
-    linear, attention = linear_flops_per_token(arch), attention_flops_per_token
-    layers = linear - logits + attention(arch, workload.sequence_length)
+    # where sequences are shared, attention takes the products that its mask hides as well
+    attention = attention_flops_per_token(arch, workload.sequence_length, layout.context == 1)
+    layers = linear_flops_per_token(arch) - logits + attention
     share = layers_of_stages(arch.num_layers, layout.pipeline)[stage] / arch.num_layers
     here = layers * share + (logits if stage == layout.pipeline - 1 else 0)
     return tokens * here / layout.tensor
@@ -59,7 +61,7 @@ def _tensor_talk(workload: Workload, layout: Layout, stage: int, cluster: Cluste
     """Two all-reduces of [s, b, h] a layer in every forward and in every backward pass."""
     if layout.tensor == 1:
         return 0.0
-    tokens = layout.micro_batch_size * workload.sequence_length
+    tokens = layout.tokens(workload)
     bandwidth = cluster.device.link_bandwidth * LINK_SHARE
     # a ring sends every byte twice, but for a rank's own share
     a_byte = 2 * (layout.tensor - 1) / layout.tensor / bandwidth
@@ -72,13 +74,28 @@ def _tensor_talk(workload: Workload, layout: Layout, stage: int, cluster: Cluste
     return seconds
 
 
+def _context_talk(workload: Workload, layout: Layout, stage: int, cluster: Cluster) -> float:
+    """All-gather of keys and values in every forward pass, reduce-scatter in every backward one."""
+    others = layout.context - 1  # each rank receives, or sends back, the parts of the others
+    bandwidth = cluster.device.link_bandwidth * LINK_SHARE
+    passes = [(workload.student, 3 if layout.recompute else 2), (workload.teacher, 1)]
+    seconds = 0.0
+    for arch, count in passes:
+        if arch is not None:
+            layers = layers_of_stages(arch.num_layers, layout.pipeline)[stage]
+            part = 4 * layout.tokens(workload) * arch.num_query_groups * arch.head_dim
+            seconds += count * layers * others * part / layout.tensor / bandwidth
+    return seconds
+
+
 def _data_talk(workload: Workload, layout: Layout, cluster: Cluster) -> float:
     """Reduce-scatter of fp32 gradients and all-gather of bf16 weights, once a step."""
-    if layout.data == 1:
+    ranks = layout.data * layout.context
+    if ranks == 1:
         return 0.0
-    within = layout.tensor * layout.pipeline * layout.data <= cluster.gpus_per_node
+    within = layout.tensor * layout.pipeline * ranks <= cluster.gpus_per_node
     link = cluster.device.link_bandwidth if within else NODE_LINK_BYTES
     held = max(
         stage_parameters(workload.student, layout, stage) for stage in range(layout.pipeline)
     )
-    return (4 + 2) * held * (layout.data - 1) / layout.data / (link * LINK_SHARE)
+    return (4 + 2) * held * (ranks - 1) / ranks / (link * LINK_SHARE)

@@ -92,7 +92,8 @@ def distillation(
         teacher: the live one beside it; None where a cache takes its place.
     """
     workload = Workload(arch, teacher, run.sequence_length, run.global_batch_size)
-    return estimates(workload, Cluster.parse(cluster))[0]
+    # a search scores in the layout of its distillations, and scoring wants whole sequences
+    return estimates(workload, Cluster.parse(cluster), whole_sequences=True)[0]
 
 
 def hours(arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str) -> float:

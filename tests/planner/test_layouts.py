@@ -39,9 +39,10 @@ def test_every_layout_is_one_that_the_engine_takes(name: str) -> None:
             pipeline=layout.pipeline,
             data=layout.data,
             sequence=layout.sequence,
+            context=layout.context,
         )
         assert parallel.processes == cluster.gpus
-        assert cluster.gpus_per_node % layout.tensor == 0
+        assert cluster.gpus_per_node % (layout.tensor * layout.context) == 0
         TrainSettings(  # refuses what does not divide
             global_batch_size=96, micro_batch_size=layout.micro_batch_size, parallel=parallel
         )
@@ -65,9 +66,18 @@ def test_those_that_fit_come_first_and_the_fastest_before_all() -> None:
 
 
 def test_a_batch_that_no_layout_shares_is_refused() -> None:
-    work = Workload(THREE_GROUPS, None, 4096, 3)  # at most four stages: two replicas or more
+    work = Workload(THREE_GROUPS, None, 4095, 3)  # at most four stages: two replicas or more
     with pytest.raises(ConfigError, match="no layout splits 8 GPUs for batches of 3"):
         estimates(work, Cluster.parse("8xH200"))
+
+
+def test_sequences_are_shared_where_two_equal_pieces_a_rank_go_into_them() -> None:
+    work = Workload(THREE_GROUPS, None, 24, 3)
+    layouts = list(legal(work, Cluster.parse("8xH200")))
+    # 8 ranks would have pieces of 1.5 tokens; 1 or 2 leave at least two replicas for 3 sequences
+    assert {layout.context for layout in layouts} == {2, 4}
+    with pytest.raises(ConfigError, match="no layout splits 8 GPUs for batches of 3"):
+        estimates(work, Cluster.parse("8xH200"), whole_sequences=True)
 
 
 def test_the_command_prints_the_choice_and_its_cost(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,19 @@ def test_recomputation_keeps_inputs_and_one_layer() -> None:
     assert parts["activations"] == layers * 2 * 16 * 8 + row
 
 
+def test_context_ranks_share_tokens_and_the_optimizer_and_gather_keys_and_values() -> None:
+    split, held = replace(ONE, data=2, context=2), stage_parameters(ARCH, ONE, 0)
+    whole = stage_memory(WORK, replace(ONE, data=2), 0)
+    parts = stage_memory(WORK, split, 0)
+    assert parts["optimizer"] == 12 * held / 4
+    assert parts["weights"] == whole["weights"] and parts["gradients"] == whole["gradients"]
+    # half of all rows but of keys and values, 2 × 2 × 4 a token; a mask of 8 queries by 16 keys
+    gathered, mask = 3 * 16 * 2 * 2 * 4 / 2, 3 * 8 * 16
+    assert parts["activations"] == whole["activations"] / 2 + gathered + mask
+    again = stage_memory(WORK, replace(split, recompute=True), 0)["activations"]
+    assert again == 3 * 2 * 8 * 8 + layer_activation_bytes(ARCH, split, 8) + mask
+
+
 def test_a_teacher_costs_its_weights_and_one_layer_for_a_moment() -> None:
     pair = replace(WORK, teacher=ARCH)
     held = 3 * (LAYER + NORMS) + 2 * EMBEDDING + 8

@@ -43,11 +43,27 @@ def test_the_bubble_is_the_time_in_which_a_stage_waits(
     assert bubble(LABELS, layout) == pytest.approx(share)
 
 
-@pytest.mark.parametrize("axis", ["tensor", "pipeline", "data"])
+@pytest.mark.parametrize("axis", ["tensor", "pipeline", "data", "context"])
 def test_eight_gpus_are_at_most_eight_times_as_fast(axis: str) -> None:
     alone = step_seconds(PAIR, ALONE, ONE_GPU)
     split = step_seconds(PAIR, replace(ALONE, **{axis: 8}), NODE)
     assert alone / 8 < split < alone
+
+
+def test_context_ranks_send_each_others_keys_and_values_and_skip_nothing() -> None:
+    split, grouped = replace(ALONE, context=2), BIELIK_MINITRON_7B
+    slow, fast = step_seconds(LABELS, split, NODE, 0.25), step_seconds(LABELS, split, NODE, 0.5)
+    # twice the efficiency halves the products: what is left of the time is talk
+    forward = forward_flops_per_token(grouped, 4096, causal=False)
+    products = TOKENS * 3 * forward / 2 / (0.5 * 989.4e12)
+    assert slow - fast == pytest.approx(products)
+    more = replace(LABELS, student=grouped.replace(num_query_groups=32))
+    heads = forward_flops_per_token(more.student, 4096, causal=False) / forward * products
+    # keys and values of 8 groups in both passes, of 24 more where every head has its own
+    rows = 40 * 2 * TOKENS / 2 * 4 * 128 / (0.7 * NODE.device.link_bandwidth)
+    added = step_seconds(more, split, NODE, 0.5) - heads - (fast - products)
+    weights = 6 * 40 * 2 * 24 * 128 * 4096 / 2 / (0.7 * NODE.device.link_bandwidth)
+    assert added == pytest.approx(24 * rows + weights)
 
 
 def test_links_between_nodes_cost_more_than_those_within() -> None:
