@@ -6,9 +6,10 @@ section 3.3.2). Which token may see which is a dense mask, as elsewhere without 
 Where Transformer Engine is installed, its own context parallelism is not used all the same: it
 splits every packed document by itself, and takes only lengths that divide by 2 · ranks.
 
-A sequence is cut into 2 · ranks pieces, of which rank r has numbers r and 2 · ranks − 1 − r, so
-that all have as much to attend to. Megatron's rotary embedding deals positions in the same way;
-they count through the row, since only distances within a document matter.
+A sequence is cut into 2 · ranks pieces, of which rank r has numbers r and 2 · ranks − 1 − r: as no
+piece looks beyond its end, all ranks have as much to attend to. Megatron's rotary embedding deals
+positions in the same way; they count through the row, since only distances within a document
+matter.
 
 Shapes: b rows, s tokens of a row, n ranks; heads and groups are those of this tensor-parallel rank.
 """
@@ -42,17 +43,22 @@ def own_part(rows: Tensor) -> Tensor:
 def own_mask(position_ids: Tensor) -> Tensor:
     """Return [b, 1, s / n, s], True where a query of this rank must NOT see a key of any.
 
-    Keys stand in the order in which the ranks' parts are gathered.
-
     Args:
         position_ids: of whole rows, [b, s]; they start again at every document.
     """
     rank, ranks = _rank_of_ranks()
-    parts = [places_of(number, ranks, position_ids.size(1)) for number in range(ranks)]
-    queries, keys = (x.to(position_ids.device) for x in (parts[rank], torch.cat(parts)))
+    keys = torch.arange(position_ids.size(1), device=position_ids.device)
+    queries = places_of(rank, ranks, len(keys)).to(keys.device)
     documents = (position_ids == 0).cumsum(dim=1)
-    other = documents[:, queries].unsqueeze(2) != documents[:, keys].unsqueeze(1)
+    other = documents[:, queries].unsqueeze(2) != documents.unsqueeze(1)
     return (other | (keys > queries.unsqueeze(1))).unsqueeze(1)
+
+
+def in_order(gathered: Tensor) -> Tensor:
+    """Return what ranks had of a row, their parts one after the other, as the row, [s, …]."""
+    _, ranks = _rank_of_ranks()
+    pieces = gathered.unflatten(0, (ranks, 2, -1))
+    return torch.cat([pieces[:, 0], pieces[:, 1].flip(0)]).flatten(0, 1)
 
 
 def _rank_of_ranks() -> tuple[int, int]:
@@ -102,7 +108,8 @@ class GatheringAttention(MegatronModule):
             attention_mask: `own_mask`'s.
         """
         key, value = (
-            gather_from_sequence_parallel_region(part, group=self.group) for part in (key, value)
+            in_order(gather_from_sequence_parallel_region(part, group=self.group))
+            for part in (key, value)
         )
         bias = _bias(attention_mask, query.dtype)
         rows = [
@@ -112,22 +119,36 @@ class GatheringAttention(MegatronModule):
         return torch.stack(rows, dim=1)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Return [queries, heads · size] of one row.
-
-        A group's keys serve its heads without being copied: groups are the batch, and stand still.
+        """Return [s / n, heads · size] of one row; each piece looks no further than its own end.
 
         Args:
-            query: [queries, heads, size].
-            key: [keys, groups, size], and so is `value`.
-            bias: [1, queries, keys], added to the scores.
+            query: [s / n, heads, size].
+            key: [s, groups, size], and so is `value`.
+            bias: [1, s / n, s], added to the scores.
         """
-        groups = key.size(1)
-        by_group = query.unflatten(1, (groups, -1)).permute(1, 2, 0, 3)
-        heads = by_group.size(1)
-        keys, values = (
-            x.transpose(0, 1).unsqueeze(1).expand(-1, heads, -1, -1) for x in (key, value)
-        )
-        found = scaled_dot_product_attention(
-            by_group, keys, values, attn_mask=bias.expand(groups, 1, -1, -1), scale=self.scale
-        )
-        return found.permute(2, 0, 1, 3).flatten(1)
+        size, rank, ranks = len(query) // 2, self.group.rank(), self.group.size()
+        found = []
+        for place, piece in enumerate((rank, 2 * ranks - 1 - rank)):
+            own, seen = slice(place * size, (place + 1) * size), slice((piece + 1) * size)
+            found.append(attend(query[own], key[seen], value[seen], bias[:, own, seen], self.scale))
+        return torch.cat(found)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
+    """Return softmax attention, [queries, heads · size]; without `scale` that of 1 / √size.
+
+    A group's keys serve its heads without being copied: groups stand where rows usually do.
+
+    Args:
+        query: [queries, heads, size].
+        key: [keys, groups, size], and so is `value`.
+        bias: [1, queries, keys], added to the scores.
+    """
+    groups = key.size(1)
+    by_group = query.unflatten(1, (groups, -1)).permute(1, 2, 0, 3)
+    shape = (-1, by_group.size(1), -1, -1)
+    keys, values = (x.transpose(0, 1).unsqueeze(1).expand(shape) for x in (key, value))
+    found = scaled_dot_product_attention(
+        by_group, keys, values, attn_mask=bias.expand(groups, 1, -1, -1), scale=scale
+    )
+    return found.permute(2, 0, 1, 3).flatten(1)

@@ -49,8 +49,9 @@ def _products(workload: Workload, layout: Layout, stage: int) -> float:
 def _forward(arch: ModelArch, workload: Workload, layout: Layout, stage: int) -> float:
     tokens = layout.tokens(workload)
     logits = 2 * arch.vocab_size * arch.hidden_size
-    # where sequences are shared, attention takes the products that its mask hides as well
-    attention = attention_flops_per_token(arch, workload.sequence_length, layout.context == 1)
+    attention = attention_flops_per_token(arch, workload.sequence_length)
+    if layout.context > 1:  # a piece takes the products up to its end, those hidden in it as well
+        attention *= 1 + 1 / (2 * layout.context)
     layers = linear_flops_per_token(arch) - logits + attention
     share = layers_of_stages(arch.num_layers, layout.pipeline)[stage] / arch.num_layers
     here = layers * share + (logits if stage == layout.pipeline - 1 else 0)

@@ -18,7 +18,7 @@ def held(model: Path, parallel: ParallelConfig) -> dict[str, int]:
     from nemo_bielik.megatron.upstream_fixes import install_sharded_adam
 
     install_sharded_adam()
-    shards = parallel.data > 1
+    shards = parallel.data * parallel.context > 1
     with distributed_session():
         provider = model_provider(open_bridge(model), parallel, "bf16", 16)
         provider.finalize()

@@ -16,6 +16,7 @@ LAYOUTS = {
     "tensor=2": ParallelConfig(tensor=2),
     "pipeline=2": ParallelConfig(pipeline=2),
     "data=2": ParallelConfig(data=2),
+    "context=2": ParallelConfig(context=2),
 }
 MODELS = {
     "five layers": {"num_hidden_layers": 5},
@@ -35,7 +36,8 @@ def models(make_model):
 def test_every_rank_holds_what_the_plan_says(call, models, name, parallel) -> None:
     arch = Checkpoint.open(models[name]).arch
     work = Workload(arch, None, 16, 4)
-    layout = Layout(parallel.tensor, parallel.pipeline, parallel.data, 1, False, False)
+    axes = (parallel.tensor, parallel.pipeline, parallel.data)
+    layout = Layout(*axes, 1, False, False, parallel.context)
     found = call("memory_cases:held", models[name], parallel, parallel=parallel)
     padding = PADDING * len(rows(arch))
     for rank, counted in enumerate(found):
@@ -43,7 +45,9 @@ def test_every_rank_holds_what_the_plan_says(call, models, name, parallel) -> No
         assert counted["weights"] == planned["weights"]
         assert 0 <= counted["gradients"] - planned["gradients"] <= 4 * padding
         assert abs(counted["optimizer"] - planned["optimizer"]) <= 12 * padding
-    if parallel.data > 1:  # the shares of all ranks are the whole, and nothing twice
+    if (
+        parallel.data * parallel.context > 1
+    ):  # the shares of all ranks are the whole, and nothing twice
         whole = stage_memory(work, Layout(1, 1, 1, 1, False, False), 0)["optimizer"]
         assert sum(counted["optimizer"] for counted in found) == whole
 
