@@ -4,6 +4,7 @@ An objective prepares the model's provider, then turns each micro-batch into the
 a function from that output to (sum, count, log): Megatron divides the sum once, by all tokens.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -48,25 +49,34 @@ class Objective(Protocol):
         """Run one micro-batch forward."""
 
 
-class NextToken:
-    """Cross-entropy with the next token of the text."""
-
-    def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
-        """Train the model as it is."""
-        return provider
+class OwnLoss(ABC):
+    """An objective whose loss needs the trained model and its batch, and no other model's pass."""
 
     def flops_per_token(self, config: TrainConfig) -> float:
         """Return those of the forward and backward pass."""
         return student_flops_per_token(config)
 
     def __call__(
-        self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
+        self, state: GlobalState | None, data_iterator: Iterator[Any], model: MegatronModule
     ) -> Step:
-        """Return the logits [b, s, vocab / tensor ranks] and their loss."""
+        """Return the model's output and its loss; Bridge's state is not looked at."""
         batch = next_batch(data_iterator)
-        return model(**batch.model_inputs()), partial(self._loss, batch)
+        output = model(**batch.model_inputs())
+        return output, partial(self._loss, batch, unwrap_model(model))
 
-    def _loss(self, batch: Batch, logits: Tensor) -> Loss:
+    @abstractmethod
+    def _loss(self, batch: Batch, model: MegatronModule, output: Tensor) -> Loss:
+        """Return (sum, count, log) of the model's output, on the last pipeline stage."""
+
+
+class NextToken(OwnLoss):
+    """Cross-entropy with the next token of the text, from the logits [b, s, vocab / ranks]."""
+
+    def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
+        """Train the model as it is."""
+        return provider
+
+    def _loss(self, batch: Batch, model: MegatronModule, logits: Tensor) -> Loss:
         labels, mask = (x.view(logits.shape[:2]) for x in (batch.labels, batch.loss_mask))
         return counted((vocab_parallel_cross_entropy(logits, labels) * mask).sum(), batch)
 

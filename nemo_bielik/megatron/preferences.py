@@ -6,31 +6,26 @@ ranks and micro-batches. Context parallelism is not part of the engine: a pair l
 on the tensor-parallel ranks that share it).
 """
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from megatron.bridge.models.gpt_provider import GPTModelProvider
-from megatron.bridge.training.state import GlobalState
 from megatron.core import parallel_state
 from megatron.core.transformer.module import MegatronModule
-from megatron.core.utils import unwrap_model
 from torch import Tensor
 
 from nemo_bielik.align.dpo_loss import AnswerLogProbs, dpo_positive_loss
 from nemo_bielik.align.log_probs import answer_log_probs
 from nemo_bielik.align.reference import ReferenceConfig, ReferenceLogProbs
 from nemo_bielik.align.reference import prepare as prepare_reference
-from nemo_bielik.megatron.batches import Batch, next_batch
-from nemo_bielik.megatron.objectives import Loss, Step, student_flops_per_token
+from nemo_bielik.megatron.batches import Batch
+from nemo_bielik.megatron.objectives import Loss, OwnLoss
 from nemo_bielik.megatron.output_layer import end_at_hidden, output_layer
 from nemo_bielik.megatron.reference_pass import answers_of, compute_reference
 from nemo_bielik.training import TrainConfig
 
 
-class Preferences:
+class Preferences(OwnLoss):
     """Learn which answers are preferred; the reference's log-probabilities are in `directory`.
 
     If `settings` are given they are computed first, on the run's own ranks and before its model is
@@ -54,18 +49,6 @@ class Preferences:
         self.reference = ReferenceLogProbs(self.directory)
         end_at_hidden(provider)
         return provider
-
-    def flops_per_token(self, config: TrainConfig) -> float:
-        """Return those of the forward and backward pass; of the reference none are left."""
-        return student_flops_per_token(config)
-
-    def __call__(
-        self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
-    ) -> Step:
-        """Return the policy's hidden states [b, s, hidden] and their loss against the reference."""
-        batch = next_batch(data_iterator)
-        output = model(**batch.model_inputs())
-        return output, partial(self._loss, batch, unwrap_model(model))
 
     def _loss(self, batch: Batch, policy: MegatronModule, hidden: Tensor) -> Loss:
         labels, mask, positions = (

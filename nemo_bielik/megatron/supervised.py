@@ -4,44 +4,26 @@ At 32,768 tokens the logits of a vocabulary of 32,128 are gigabytes that `NextTo
 one does not; each example counts by its weight.
 """
 
-from collections.abc import Iterator
-from functools import partial
-from typing import Any
-
 from megatron.bridge.models.gpt_provider import GPTModelProvider
-from megatron.bridge.training.state import GlobalState
 from megatron.core import parallel_state
 from megatron.core.transformer.module import MegatronModule
-from megatron.core.utils import unwrap_model
 from torch import Tensor
 
 from nemo_bielik.align.log_probs import label_log_probs
 from nemo_bielik.distill.losses import counted_tokens
-from nemo_bielik.megatron.batches import Batch, next_batch
-from nemo_bielik.megatron.objectives import Loss, Step, counted, student_flops_per_token
+from nemo_bielik.megatron.batches import Batch
+from nemo_bielik.megatron.objectives import Loss, OwnLoss, counted
 from nemo_bielik.megatron.output_layer import end_at_hidden, output_layer
 from nemo_bielik.training import TrainConfig
 
 
-class Supervised:
+class Supervised(OwnLoss):
     """Σ w · −log P(token) over what the assistant says, divided by the number of its tokens."""
 
     def prepare(self, provider: GPTModelProvider, config: TrainConfig) -> GPTModelProvider:
         """Take the logits away."""
         end_at_hidden(provider)
         return provider
-
-    def flops_per_token(self, config: TrainConfig) -> float:
-        """Return those of the forward and backward pass."""
-        return student_flops_per_token(config)
-
-    def __call__(
-        self, state: GlobalState, data_iterator: Iterator[Any], model: MegatronModule
-    ) -> Step:
-        """Return the hidden states [b, s, hidden] and their loss."""
-        batch = next_batch(data_iterator)
-        output = model(**batch.model_inputs())
-        return output, partial(self._loss, batch, unwrap_model(model))
 
     def _loss(self, batch: Batch, model: MegatronModule, hidden: Tensor) -> Loss:
         labels, mask = (x.view(hidden.shape[:2]) for x in (batch.labels, batch.loss_mask))
