@@ -5,6 +5,7 @@ The rows are made up; only their columns and labels are the datasets' own (see e
 """
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ import pytest
 
 from nemo_bielik.checkpoint import copy_tokenizer
 from nemo_bielik.data.tokenizer import TokenizerConfig, train_tokenizer
+
+if str(Path(__file__).parent) not in sys.path:  # the cases of these tests can be imported
+    sys.path.insert(0, str(Path(__file__).parent))
 
 TEXT = (
     "Ala ma kota. Pytanie: czy kot ma Alę? Odpowiedź: nie, tak. Fragment tekstu, zażółć gęślą jaźń."
