@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,7 @@ from jinja2 import TemplateError
 from lm_eval import evaluator
 from lm_eval.tasks import TaskManager
 
-from nemo_bielik.errors import CheckpointError, DataError, ServerError
-from nemo_bielik.evaluate.metrics import metric_of
+from nemo_bielik.errors import DataError, ServerError
 from nemo_bielik.evaluate.suites.answers import Remembering, quiet
 from nemo_bielik.evaluate.suites.data import (
     data_fingerprint,
@@ -26,6 +24,7 @@ from nemo_bielik.evaluate.suites.data import (
 )
 from nemo_bielik.evaluate.suites.models import is_refusal, unreachable
 from nemo_bielik.evaluate.suites.suite import Suite, Task
+from nemo_bielik.evaluate.suites.task_run import TaskRun
 from nemo_bielik.evaluate.suites.upstream_fixes import templates_compiled_once
 from nemo_bielik.files import value_sha256
 
@@ -103,7 +102,7 @@ class Runner:
             "not_run": lacking,
         }
 
-    def _run_task(self, suite: Suite, task: Task, lm: Remembering) -> "_TaskRun":
+    def _run_task(self, suite: Suite, task: Task, lm: Remembering) -> TaskRun:
         if task.kind == "choice" and self.no_choices:
             raise DataError(self.no_choices)
         changes: dict[str, Any] = dict(task.changes)
@@ -115,7 +114,7 @@ class Runner:
         with quiet(lm.note_cut):
             parts, lacking = self._load(task, changes)
             samples = self._ask(task, parts, lm)
-        run = _TaskRun(suite, task, lacking)
+        run = TaskRun(suite, task, lacking)
         for name, part in parts.items():
             run.add(name, part, samples[name])
         run.identity = {"task": task.name, "metric": task.metric, "data": fingerprint} | {
@@ -141,7 +140,8 @@ class Runner:
                     "tasks"
                 ].values()
             except Exception as error:
-                # whatever a reader, a template or a filter says of rows that are not the dataset's
+                # what readers, templates and filters say of data that are not the dataset's has no
+                # type in common: BadZipFile, YAMLError, RuntimeError, even StopIteration
                 reason = str(error).partition("\n")[0][:300] or type(error).__name__
                 lacking[name] = f"{task.dataset} cannot be read: {reason}"
                 continue
@@ -213,89 +213,6 @@ class Runner:
         assert found is not None, "only the first rank has results, and there is one"
         samples: dict[str, list[dict[str, Any]]] = found["samples"]
         return samples
-
-
-@dataclass
-class _TaskRun:
-    """The items of one task, from all of its parts."""
-
-    suite: Suite
-    task: Task
-    lacking: dict[str, str]
-    items: list[dict[str, Any]] = field(default_factory=list)
-    identity: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, name: str, part: Any, samples: Sequence[dict[str, Any]]) -> None:
-        """Append the items of lm-eval's task `name`."""
-        for sample in samples:
-            if sample["filter"] != self.task.score_filter:
-                continue
-            number = str(sample["doc_id"])
-            item = {
-                "suite": self.suite.name,
-                "task": self.task.name,
-                "item": f"{name}/{number}" if self.task.is_group else number,
-                "language": self.task.language,
-                "category": _subject(self.task, name),
-                "metric": self.task.metric,
-            }
-            self.items.append(item | self._outcome(part, sample))
-
-    def _outcome(self, part: Any, sample: dict[str, Any]) -> dict[str, Any]:
-        answers = [answer for (answer,) in sample["resps"]]
-        if self.task.kind == "text":
-            kept: dict[str, Any] = {"answer": answers[0]}
-            prediction, reference = sample["filtered_resps"][0], sample["target"]
-            choices = part.doc_to_choice(sample["doc"]) if part.config.doc_to_choice else None
-        else:
-            sums = [log_prob for log_prob, _ in answers]
-            if not all(map(math.isfinite, sums)):
-                raise CheckpointError(
-                    f"{self.task.name}: the model gives probabilities that are not numbers; its "
-                    "weights are damaged or its training diverged"
-                )
-            choices = part.doc_to_choice(sample["doc"])
-            kept = {"log_probs": sums}
-            if isinstance(sample["target"], int) and not 0 <= sample["target"] < len(choices):
-                raise DataError(
-                    f"{self.task.dataset}: a row does not fit (answer {sample['target']} of "
-                    f"{len(choices)} choices)"
-                )
-            prediction, reference = choices[sums.index(max(sums))], sample["target"]
-        if self.task.metric == "bleu":
-            return kept | {"prediction": prediction, "references": [reference]}
-        if self.task.metric == "macro_f1":
-            right = choices[int(reference)] if choices else reference
-            return kept | {"prediction": prediction.lower(), "reference": right}
-        return kept | {"score": float(sample[self.task.score_from])}
-
-    def summarize(self, *, cut: bool) -> None:
-        """Fill in what ``results.json`` says of the task."""
-        task = self.task
-        self.summary = {
-            "metric": task.metric,
-            "score": metric_of(task.metric).score(self.items),
-            "items": len(self.items),
-            "baseline": task.baseline,
-            "language": task.language,
-            "category": task.category,
-            "dataset": task.dataset,
-            "split": task.split,
-            "few_shot": task.few_shot,
-            "prompt": task.definition,
-            "schema": task.schema,
-            "prompts_cut": cut,
-        }
-
-
-def _subject(task: Task, part: str) -> str:
-    """Return an item's category: the task's own, or for a group the part's subject."""
-    if not task.is_group:
-        return task.category
-    stem = task.harness.removesuffix("_few_shot_og")
-    subject = part.removeprefix(task.harness).removeprefix(stem).removeprefix("_few_shot_og")
-    return subject.strip("_").replace("_", " ")
 
 
 def _definition(part: Any) -> str:

@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from nemo_bielik.data.chat_template import CHAT_TEMPLATE_NAME
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.stage import evaluate
-from nemo_bielik.evaluate.suites.data import data_fingerprint, no_downloads
+from nemo_bielik.evaluate.suites.catalog import find_suites
+from nemo_bielik.evaluate.suites.data import data_fingerprint, dataset_settings, no_downloads
 
 PAIR = {"phenomenon": "zgoda", "good": "Mały dom.", "bad": "Mała dom."}
 CARD = """---
@@ -72,6 +73,33 @@ def test_missing_and_damaged_data_are_not_run_and_never_left_out(
     assert all("\n" not in reason for reason in reasons.values())
     printed = capsys.readouterr()
     assert printed.err == "" and len(printed.out.splitlines()) == len(names)
+
+
+DAMAGE = {
+    "no parquet": ("test.parquet", b"nonsense"),
+    "half a line": ("test.jsonl", b"{"),
+    "no rows": ("test.jsonl", b""),
+    "no archive": ("test.zip", b"PK\x03\x04nonsense"),
+    "no gzip": ("test.jsonl.gz", b"\x1f\x8bnonsense"),
+    "a card out of format": ("README.md", b"---\nconfigs: [\n---\n"),
+    "a script": ("minimal-pairs.py", b""),
+    "another split": ("train.jsonl", json.dumps(PAIR).encode()),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_of_any_kind_is_said_of_the_data(tmp_path, name, content):
+    """The readers' errors have no type in common; none of them may end the other tasks' run."""
+    from nemo_bielik.evaluate.suites.run import Runner
+
+    (suite,) = find_suites(["minimal-pairs"])
+    (task,) = suite.tasks
+    folder = tmp_path / task.dataset
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(content)
+    runner = Runner(lm=None, suites=[suite], data_dir=tmp_path, limit=None, work=tmp_path)
+    with no_downloads(), pytest.raises(DataError, match="minimal-pairs cannot be read: "):
+        runner._load(task, dataset_settings(task, folder, tmp_path / "cache"))
 
 
 def test_a_row_that_does_not_fit_costs_its_task_only(suite_model, put_data, results_of, tmp_path):
