@@ -6,7 +6,6 @@ whole or not at all, so that a run that was killed goes on with the missing ones
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,23 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.bridge.training.initialize import destroy_global_state
-from megatron.core import parallel_state
-from megatron.core.pipeline_parallel import get_forward_backward_func
-from megatron.core.utils import unwrap_model
 from torch import Tensor
 from torch.utils.data import ConcatDataset, default_collate
 
 from nemo_bielik.align.log_probs import answer_log_probs
 from nemo_bielik.align.reference import ANSWER, ReferenceConfig, write_store
 from nemo_bielik.distill.cache_format import Array, Fragments
-from nemo_bielik.errors import CheckpointError
-from nemo_bielik.files import atomic_file, explain_disk_errors
+from nemo_bielik.files import explain_disk_errors
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.megatron.batches import Batch, next_batch, require_packable
+from nemo_bielik.megatron.batches import Batch, require_packable
+from nemo_bielik.megatron.inference_pass import InferencePass, Item
 from nemo_bielik.megatron.model import (
     distributed_session,
-    load_for_inference,
     on_rank_zero,
     quiet,
 )
-from nemo_bielik.megatron.output_layer import output_layer, return_hidden
+from nemo_bielik.megatron.output_layer import output_layer
 from nemo_bielik.megatron.packing import whole_documents
-from nemo_bielik.progress import progress
 from nemo_bielik.stages import is_done, open_work, stage_output
 
 
@@ -64,7 +58,7 @@ def compute_reference(config: ReferenceConfig, manifest: Manifest) -> None:
             ]
             missing = on_rank_zero(lambda: _missing(work, len(parts)))
             if missing:
-                _ReferencePass(config, rows, work).write(missing, parts)
+                _ReferencePass(config, rows, parts, work).write(missing)
                 destroy_global_state()
             dist.barrier()
         on_rank_zero(lambda: _publish(config, manifest, work, len(parts), started))
@@ -94,79 +88,47 @@ def _missing(work: Path, parts: int) -> list[int]:
     return [number for number in range(parts) if not _part(work, number).is_file()]
 
 
-class _ReferencePass:
-    """The forward passes of one rank, and the parts that it writes."""
+class _ReferencePass(InferencePass):
+    """The reference's forward passes on one rank, and the parts that it writes to `work`."""
 
-    def __init__(self, config: ReferenceConfig, rows: ConcatDataset[Any], work: Path) -> None:
-        self.config, self.rows, self.work = config, rows, work
-        _, self.chunks = load_for_inference(
-            config.model, config.parallel, config.sequence_length, config.precision
-        )
-        self.model: Any = unwrap_model(self.chunks)[0]
-        return_hidden(self.model)
-        self.group = parallel_state.get_tensor_model_parallel_group()
+    unit = "part"
 
-    def write(self, missing: list[int], parts: list[range]) -> None:
-        """Write those of the missing parts that are this data-parallel rank's."""
-        ranks = parallel_state.get_data_parallel_world_size()
-        mine = missing[parallel_state.get_data_parallel_rank() :: ranks]
-        show = dist.get_rank() == 0
-        for number in progress(mine, desc=self.config.output.name, unit="part", show=show):
-            answers = self._answers(parts[number])
-            if self.model.post_process and dist.get_rank(self.group) == 0:
-                with (
-                    atomic_file(_part(self.work, number)) as scratch,
-                    scratch.open("wb") as stream,
-                ):
-                    np.save(stream, np.concatenate(answers))
+    def __init__(
+        self, config: ReferenceConfig, rows: ConcatDataset[Any], parts: list[range], work: Path
+    ) -> None:
+        super().__init__(config, config.model)
+        self.rows, self.parts, self.work = rows, parts, work
 
-    def _answers(self, numbers: range) -> list[Array]:
-        """Return the answers of some rows; nothing on all but the last stage."""
-        batches = self._batches(numbers)
+    def _path(self, number: int) -> Path:
+        return _part(self.work, number)
 
-        def forward_step(data: Iterator[Any], chunk: Any) -> tuple[Tensor, Callable[..., Any]]:
-            batch = next_batch(data)
-            hidden = chunk(**batch.model_inputs())
-            return hidden, lambda hidden: (hidden.new_zeros(()), self._of(hidden, batch))
+    def _save(self, path: Path, number: int, records: Array) -> None:
+        with path.open("wb") as stream:  # given a path, numpy would add its ending
+            np.save(stream, records)
 
-        with torch.inference_mode():
-            reports = get_forward_backward_func()(
-                forward_step_func=forward_step,
-                data_iterator=iter(batches),
-                model=self.chunks,
-                num_microbatches=len(batches),
-                seq_length=self.config.sequence_length,
-                micro_batch_size=self.config.micro_batch_size,
-                forward_only=True,
-            )
-        return [report["answers"] for report in reports]
-
-    def _batches(self, numbers: range) -> list[dict[str, Any]]:
+    def _items(self, number: int) -> list[Item]:
         """Return micro-batches of rows; the last one is filled up with padding."""
-        size = self.config.micro_batch_size
+        numbers, size = self.parts[number], self.config.micro_batch_size
         batches = []
         for start in range(numbers.start, numbers.stop, size):
-            items = [self.rows[number] for number in range(start, min(start + size, numbers.stop))]
+            items = [self.rows[row] for row in range(start, min(start + size, numbers.stop))]
             blank: Any = {name: torch.zeros_like(values) for name, values in items[0].items()}
             blank["position_ids"] = torch.arange(self.config.sequence_length)
             batches.append(default_collate(items + [blank] * (size - len(items))))
         return batches
 
-    def _of(self, hidden: Tensor, batch: Batch) -> dict[str, Array]:
+    def _measure(self, hidden: Tensor, batch: Batch, item: Item) -> Array:
+        """Return the answers of a micro-batch with their log-probabilities."""
         shape = hidden.shape[:2]
         labels, mask, positions = (
             values.view(shape) for values in (batch.labels, batch.loss_mask, batch.position_ids)
         )
         layer = output_layer(self.model, hidden)
         sums, _ = answer_log_probs(layer, labels, mask, positions, self.group)
-        if bool(sums.isnan().any()):
-            raise CheckpointError(
-                f"{self.config.model}: predicts NaN in {self.config.precision}; choose another "
-                "precision, or another model"
-            )
+        self._require_numbers(sums)
         answers = np.empty(len(sums), ANSWER)
         answers["key"], answers["log_prob"] = answers_of(batch).keys, sums.cpu().numpy()
-        return {"answers": answers}
+        return answers
 
 
 def _publish(

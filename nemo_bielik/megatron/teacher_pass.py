@@ -9,16 +9,12 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
-from megatron.core.pipeline_parallel import get_forward_backward_func
-from megatron.core.utils import unwrap_model
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -28,23 +24,21 @@ from nemo_bielik.distill.cache_plan import Plan, pieces_of
 from nemo_bielik.distill.cache_stage import CacheTeacherConfig, complete
 from nemo_bielik.distill.fused import OutputLayer
 from nemo_bielik.distill.top_k import likeliest
-from nemo_bielik.errors import CheckpointError
 from nemo_bielik.files import (
     atomic_directory,
-    atomic_file,
     explain_disk_errors,
     require_space,
     sync,
 )
 from nemo_bielik.manifest import Manifest
-from nemo_bielik.megatron.batches import next_batch, require_packable
+from nemo_bielik.megatron.batches import Batch, require_packable
+from nemo_bielik.megatron.inference_pass import InferencePass, Item
 from nemo_bielik.megatron.model import (
     distributed_session,
-    load_for_inference,
     on_rank_zero,
     quiet,
 )
-from nemo_bielik.megatron.output_layer import output_layer, return_hidden
+from nemo_bielik.megatron.output_layer import output_layer
 from nemo_bielik.megatron.teacher_cache import row_fragments, text_rows
 from nemo_bielik.progress import progress
 from nemo_bielik.stages import hold_work
@@ -106,8 +100,10 @@ def _missing(plan: Plan, directory: Path, layout: RecordLayout) -> list[int]:
     return missing
 
 
-class _TeacherPass:
-    """The forward passes of one rank, and the shards that it writes."""
+class _TeacherPass(InferencePass):
+    """The teacher's forward passes on one rank, and the shards that it writes to `shards`."""
+
+    unit = "shard"
 
     def __init__(
         self,
@@ -115,85 +111,49 @@ class _TeacherPass:
         layout: RecordLayout,
         rows: Dataset[Any],
         plan: Plan,
-        directory: Path,
+        shards: Path,
     ) -> None:
-        self.config, self.layout, self.rows, self.plan = config, layout, rows, plan
-        self.directory = directory
-        _, self.chunks = load_for_inference(
-            config.teacher, config.parallel, config.sequence_length, config.precision
-        )
-        self.model: Any = unwrap_model(self.chunks)[0]
-        return_hidden(self.model)
-        self.group = parallel_state.get_tensor_model_parallel_group()
+        super().__init__(config, config.teacher)
+        self.layout, self.rows, self.plan, self.shards = layout, rows, plan, shards
 
-    def write(self, missing: list[int]) -> None:
-        """Write those of the missing shards that are this data-parallel rank's."""
-        ranks = parallel_state.get_data_parallel_world_size()
-        mine = missing[parallel_state.get_data_parallel_rank() :: ranks]
-        show = dist.get_rank() == 0
-        for number in progress(mine, desc=self.config.output.name, unit="shard", show=show):
-            pieces = self.plan.of_shard(number)
-            records = self._records(pieces)
-            if self.model.post_process and dist.get_rank(self.group) == 0:
-                with atomic_file(self.directory / shard_name(number)) as scratch:
-                    write_shard(scratch, np.concatenate(records), pieces["positions"])
+    def _path(self, number: int) -> Path:
+        return self.shards / shard_name(number)
 
-    def _records(self, pieces: Array) -> list[Array]:
-        """Return the records of a shard's pieces; nothing on all but the last stage."""
-        batches = self._batches(pieces)
+    def _save(self, path: Path, number: int, records: Array) -> None:
+        write_shard(path, records, self.plan.of_shard(number)["positions"])
 
-        def forward_step(data: Iterator[Any], chunk: Any) -> tuple[Tensor, Callable[..., Any]]:
-            item = next(data)
-            hidden = chunk(**next_batch(iter([item])).model_inputs())
-            return hidden, lambda hidden: (hidden.new_zeros(()), self._of(hidden, item["wanted"]))
-
-        with torch.inference_mode():
-            reports = get_forward_backward_func()(
-                forward_step_func=forward_step,
-                data_iterator=iter(batches),
-                model=self.chunks,
-                num_microbatches=len(batches),
-                seq_length=self.config.sequence_length,
-                micro_batch_size=self.config.micro_batch_size,
-                forward_only=True,
-            )
-        return [records for report in reports for records in report["records"]]
-
-    def _batches(self, pieces: Array) -> list[dict[str, Any]]:
+    def _items(self, number: int) -> list[Item]:
         """Return micro-batches of the pieces' rows; `wanted` says which tokens have a record.
 
         The last one is filled up with its last row, of which then nothing is wanted.
         """
-        size, numbers = self.config.micro_batch_size, np.unique(pieces["row"])
+        pieces, size = self.plan.of_shard(number), self.config.micro_batch_size
+        numbers = np.unique(pieces["row"])
         batches = []
         for start in range(0, len(numbers), size):
             some = numbers[start : start + size]
-            items = [self.rows[number] for number in some]
+            items = [self.rows[row] for row in some]
             batch = default_collate(items + items[-1:] * (size - len(items)))
             wanted = torch.zeros_like(batch["loss_mask"], dtype=torch.bool)
             for piece in pieces[np.isin(pieces["row"], some)]:
-                row = int(np.searchsorted(some, piece["row"]))
-                wanted[row, piece["start"] : piece["end"]] = True
+                place = int(np.searchsorted(some, piece["row"]))
+                wanted[place, piece["start"] : piece["end"]] = True
             batches.append({**batch, "wanted": wanted & (batch["loss_mask"] != 0)})
         return batches
 
-    def _of(self, hidden: Tensor, wanted: Tensor) -> dict[str, list[Array]]:
-        """Return the records of the wanted tokens of a micro-batch, in chunks."""
+    def _measure(self, hidden: Tensor, batch: Batch, item: Item) -> Array:
+        """Return the records of the wanted tokens of a micro-batch, made in chunks."""
         layer = output_layer(self.model, hidden)
-        where = wanted.reshape(-1).to(hidden.device)
+        where = item["wanted"].reshape(-1).to(hidden.device)
         tokens = OutputLayer(layer.hidden.flatten(0, -2)[where], layer.weight)
         size = max(1, _LOGITS_BYTES // (4 * len(layer.weight)))
         chunks = tokens.hidden.split(size)
-        return {"records": [self._chunk(chunk @ layer.weight.t()) for chunk in chunks]}
+        return np.concatenate([self._records(chunk @ layer.weight.t()) for chunk in chunks])
 
-    def _chunk(self, logits: Tensor) -> Array:
+    def _records(self, logits: Tensor) -> Array:
         layout = self.layout
         ids, log_probs, remainders = likeliest(logits, layout.k, layout.temperatures, self.group)
-        if bool(log_probs.isnan().any()):
-            raise CheckpointError(
-                f"{self.config.teacher}: predicts NaN in {self.config.precision}; choose another "
-                "precision, or another model"
-            )
+        self._require_numbers(log_probs)
         records = np.empty(len(logits), layout.record)
         records["ids"] = ids.cpu().numpy()
         with np.errstate(over="ignore"):  # below −65,504 a probability is 0 in any type

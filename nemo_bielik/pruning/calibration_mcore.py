@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from megatron.bridge import AutoBridge
 from megatron.core import parallel_state
-from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.identity_op import IdentityOp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nemo_bielik.megatron.batches import next_batch, packed_dataset
 from nemo_bielik.megatron.model import inference_model, quiet
+from nemo_bielik.megatron.schedule import run_schedule
 from nemo_bielik.pruning.score import ScoreConfig
 from nemo_bielik.stages import work_directory
 
@@ -79,15 +79,7 @@ def forward_batches(
         return output, lambda logits: (logits.new_zeros(()), {})
 
     with torch.inference_mode():
-        get_forward_backward_func()(
-            forward_step_func=forward_step,
-            data_iterator=iter(batches),
-            model=model,
-            num_microbatches=count,
-            seq_length=config.sequence_length,
-            micro_batch_size=config.micro_batch_size,
-            forward_only=True,
-        )
+        run_schedule(forward_step, model, batches, count, config)
 
 
 def on_input(module: nn.Module, add: Callable[[Tensor], None]) -> Any:

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import unwrap_model
 from torch import Tensor, nn
 
@@ -31,6 +30,7 @@ from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.model import on_rank_zero
 from nemo_bielik.megatron.objectives import NextToken
+from nemo_bielik.megatron.schedule import run_schedule
 from nemo_bielik.progress import progress
 from nemo_bielik.pruning.calibration_mcore import calibration_batches, calibration_model
 from nemo_bielik.pruning.score import ScoreConfig
@@ -152,18 +152,10 @@ def _backward_all(
     """Run every sample of this rank forward and backward; return the counted tokens of all."""
     batches = calibration_batches(config, vocab_size, index)
     tokens = torch.zeros(1, dtype=torch.long, device=torch.cuda.current_device())
-    run, step = get_forward_backward_func(), partial(NextToken(), None)
+    step = partial(NextToken(), None)
     shown = progress(batches, desc=config.output.name, unit="sample", show=dist.get_rank() == 0)
     for batch in shown:
-        run(
-            forward_step_func=step,
-            data_iterator=iter([batch]),
-            model=model,
-            num_microbatches=1,
-            seq_length=config.sequence_length,
-            micro_batch_size=1,
-            forward_only=False,
-        )
+        run_schedule(step, model, [batch], 1, config, backward=True)
         gradients.add_sample()
         tokens += batch["loss_mask"].sum().to(tokens)
     dist.all_reduce(tokens, group=parallel_state.get_data_parallel_group())

@@ -14,17 +14,18 @@ averages over the open channels instead, which equals slicing without rescaling.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import unwrap_model
 from torch import Tensor, nn
 
 from nemo_bielik.arch import ModelArch
-from nemo_bielik.megatron.objectives import NextToken, Step
+from nemo_bielik.megatron.objectives import NextToken
+from nemo_bielik.megatron.schedule import run_schedule
 from nemo_bielik.pruning.calibration_mcore import attached
 from nemo_bielik.pruning.score import ScoreConfig
 
@@ -69,7 +70,7 @@ class MaskedModel:
         """Return (sum, number of tokens) of the next-token loss over the batches of all ranks."""
         self.use(masks)
         with torch.no_grad():
-            total = self._run(batches, forward_only=True)
+            total = self._run(batches)
         found = self._over_all_ranks(total)
         return float(found[0]), int(found[1])
 
@@ -81,7 +82,7 @@ class MaskedModel:
         The slopes are float64 on the CPU, in the shapes of `masks`.
         """
         self.use(masks, learn=True)
-        total = self._run(batches, forward_only=False)
+        total = self._run(batches, backward=True)
         slopes = [self._own_slope(name, mask) for name, mask in self.masks.items()]
         found = self._over_all_ranks(torch.cat([total, *(slope.flatten() for slope in slopes)]))
         tokens = found[1]
@@ -90,16 +91,11 @@ class MaskedModel:
         by_mask = {name: part.view(own.shape) for name, part, own in shaped}
         return float(found[0] / tokens), by_mask
 
-    def _run(self, batches: Sequence[Any], forward_only: bool) -> Tensor:
+    def _run(self, batches: Sequence[Any], backward: bool = False) -> Tensor:
         """Return (loss sum, tokens) of this rank's batches, 0 where another rank has the same."""
-        reports = get_forward_backward_func()(
-            forward_step_func=_forward_step,
-            data_iterator=iter(batches),
-            model=self.model,
-            num_microbatches=len(batches),
-            seq_length=self.config.sequence_length,
-            micro_batch_size=self.config.micro_batch_size,
-            forward_only=forward_only,
+        step = partial(NextToken(), None)
+        reports = run_schedule(
+            step, self.model, batches, len(batches), self.config, backward=backward
         )
         total = torch.zeros(2, dtype=torch.float64, device=torch.cuda.current_device())
         if self.tensor_rank == 0:  # only the last pipeline stage has reports
@@ -152,11 +148,6 @@ class MaskedModel:
     def _own_part(self, mask: Tensor) -> Tensor:
         own: Tensor = mask.chunk(self.tensor_ranks)[self.tensor_rank]
         return own
-
-
-def _forward_step(data: Iterator[Any], chunk: Any) -> Step:
-    no_state: Any = None  # Bridge's, which the objective does not use
-    return NextToken()(no_state, data, chunk)
 
 
 MaskOf = Callable[[int], Tensor | None]

@@ -32,12 +32,12 @@ def killed_in_shard(settings: Path, number: int) -> None:
 
 def without_space(config: CacheTeacherConfig, free_bytes: int) -> str:
     """Write a cache on a disk with so much space; return the error, also of loading a model."""
-    from nemo_bielik.megatron import teacher_pass
+    from nemo_bielik.megatron import inference_pass
 
-    usage = SimpleNamespace(free=free_bytes)
+    usage, loaded = SimpleNamespace(free=free_bytes), RuntimeError("it was loaded")
     with (
         patch("nemo_bielik.files.shutil.disk_usage", return_value=usage),
-        patch.object(teacher_pass, "load_for_inference", side_effect=RuntimeError("it was loaded")),
+        patch.object(inference_pass, "load_for_inference", side_effect=loaded),
     ):
         try:
             cache_teacher(config)
