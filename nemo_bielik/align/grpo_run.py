@@ -1,14 +1,16 @@
 """A GRPO run: TRL's trainer between our tasks and a model directory."""
 
+import contextlib
 import os
 import pickle
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig as TrlConfig
@@ -22,14 +24,15 @@ from nemo_bielik.align.grpo_callbacks import (
     StopOnSignal,
     last_sealed,
 )
+from nemo_bielik.align.grpo_settings import trl_arguments
 from nemo_bielik.align.measure import print_skipped
 from nemo_bielik.align.rewards.grading import Grader
 from nemo_bielik.align.tasks import TaskFile, VerifiableTask
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
-from nemo_bielik.errors import CheckpointError, ConfigError, DataError
+from nemo_bielik.errors import CheckpointError, DataError
 from nemo_bielik.files import explain_disk_errors, write_json
 from nemo_bielik.report.gather import read_metrics, read_object
-from nemo_bielik.stages import open_work, stage_output, work_directory
+from nemo_bielik.stages import hold_work, stage_output, work_directory
 
 METRICS = Path("training") / "metrics.jsonl"
 _BEFORE = "before.json"
@@ -37,10 +40,12 @@ _GRADING_BATCH = 64
 
 
 def run(inputs: GrpoInputs) -> None:
-    """Train, measure on the held-out tasks before and after, and write the output."""
+    """Train, measure on the held-out tasks before and after, and write the output.
+
+    Raises `StorageError` if another recipe's work lies in the way, or another process works on it.
+    """
     started = time.monotonic()
     config = inputs.config
-    writes = int(os.environ.get("RANK", "0")) == 0
     read, held_out = inputs.reader.read(config.tasks), TaskFile()
     if config.held_out:
         held_out = inputs.reader.read(config.held_out)
@@ -49,28 +54,60 @@ def run(inputs: GrpoInputs) -> None:
         if held_out.tasks:
             inputs.reader.try_own_answers(held_out, config.held_out, grader)
         _check_number(config, read.tasks)
-        work = work_directory(config.output)
-        if writes:
-            open_work(config.output, inputs.manifest)
-        results = _before(inputs, held_out.tasks, grader, work) if writes else {}
-        trainer = _trainer(inputs, read.tasks, grader, work)
-        _train(trainer, config, work)
-        if trainer.state.global_step < config.iters:
-            raise SystemExit(0)  # by a signal; a checkpoint is saved
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if not writes:
-            return
-        with stage_output(config.output, inputs.manifest, results, started) as scratch:
-            _write_model(inputs.checkpoint, state, scratch)
-            (scratch / METRICS).parent.mkdir()
-            shutil.copyfile(work / METRICS.name, scratch / METRICS)
-            written = Checkpoint.open(scratch)
-            results |= _measured(inputs, written, held_out.tasks, grader, "reward_after")
-            results |= _training_summary(work)
-            results["tasks_skipped"] = read.skipped_counts
-            results["rewards_skipped"] = dict(grader.skipped)
+        arguments = trl_arguments(config, work_directory(config.output))
+        with _work_of_all_ranks(inputs) as work:
+            if work is not None:
+                _run(inputs, arguments, read, held_out.tasks, grader, work, started)
+
+
+@contextlib.contextmanager
+def _work_of_all_ranks(inputs: GrpoInputs) -> Iterator[Path | None]:
+    """Yield the unfinished work of the output, which rank 0 holds for all; None if it is done.
+
+    Several ranks know each other by now: TRL's settings have joined their process group.
+    """
+    with contextlib.ExitStack() as held:
+        work: list[Path | None] = [None]
+        if _writes():
+            work = [held.enter_context(hold_work(inputs.config.output, inputs.manifest))]
+        if dist.is_initialized():
+            dist.broadcast_object_list(work)
+        yield work[0]
+
+
+def _run(
+    inputs: GrpoInputs,
+    arguments: TrlConfig,
+    read: TaskFile,
+    held_out: Sequence[VerifiableTask],
+    grader: Grader,
+    work: Path,
+    started: float,
+) -> None:
+    config = inputs.config
+    results = _before(inputs, held_out, grader, work) if _writes() else {}
+    trainer = _trainer(inputs, arguments, read.tasks, grader, work)
+    _train(trainer, config, work)
+    if trainer.state.global_step < config.iters:
+        raise SystemExit(0)  # by a signal; a checkpoint is saved
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not _writes():
+        return
+    with stage_output(config.output, inputs.manifest, results, started) as scratch:
+        _write_model(inputs.checkpoint, state, scratch)
+        (scratch / METRICS).parent.mkdir()
+        shutil.copyfile(work / METRICS.name, scratch / METRICS)
+        written = Checkpoint.open(scratch)
+        results |= _measured(inputs, written, held_out, grader, "reward_after")
+        results |= _training_summary(work)
+        results["tasks_skipped"] = read.skipped_counts
+        results["rewards_skipped"] = dict(grader.skipped)
     shutil.rmtree(work)
     print_skipped(read, grader)
+
+
+def _writes() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _before(
@@ -107,7 +144,11 @@ def _measured(
 
 
 def _trainer(
-    inputs: GrpoInputs, tasks: Sequence[VerifiableTask], grader: Grader, work: Path
+    inputs: GrpoInputs,
+    arguments: TrlConfig,
+    tasks: Sequence[VerifiableTask],
+    grader: Grader,
+    work: Path,
 ) -> GRPOTrainer:
     tokenizer = inputs.reader.tokenizer.tokenizer
     rows = [{"prompt": task.messages, "task": number} for number, task in enumerate(tasks)]
@@ -117,14 +158,13 @@ def _trainer(
         answers = [answering.read_answer(tokenizer, ids) for ids in completion_ids]
         return grader.grade(answers, [t.fields for t in asked], [t.place for t in asked])
 
-    config = inputs.config
     trainer = GRPOTrainer(
         model=answering.load_model(inputs.checkpoint, torch.float32),
         reward_funcs=reward,
-        args=_trl_config(config, work),
+        args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[StopOnSignal(), Seals(), Metrics(work / METRICS.name, config.iters)],
+        callbacks=[StopOnSignal(), Seals(), Metrics(work / METRICS.name, inputs.config.iters)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -140,83 +180,6 @@ def _train(trainer: GRPOTrainer, config: GrpoConfig, work: Path) -> None:
                 f"{work}: its checkpoint holds what a checkpoint of this run does not; remove the "
                 "directory and start again"
             ) from None
-
-
-def _trl_config(config: GrpoConfig, work: Path) -> TrlConfig:
-    optim, on_gpu = config.optim, torch.cuda.is_available()
-    per_update = config.micro_batch_size * config.parallel.data
-    cosine = optim.decay == "cosine"
-    return TrlConfig(
-        output_dir=str(work),
-        max_steps=config.iters,
-        per_device_train_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.answers_per_step // per_update,
-        num_generations=config.group_size,
-        num_iterations=config.updates_per_batch,
-        max_completion_length=config.max_answer_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=0,  # all
-        loss_type=config.loss,
-        scale_rewards="none" if config.loss == "dr_grpo" else "group",
-        epsilon=config.clip_low,
-        epsilon_high=config.clip_high,
-        beta=config.kl_beta,
-        # what the reference model is loaded with; the policy is loaded already
-        model_init_kwargs={
-            "device_map": None,
-            "local_files_only": True,
-            "dtype": "bfloat16" if config.precision == "bf16" else "float32",
-        },
-        learning_rate=optim.max_lr,
-        lr_scheduler_type="cosine_with_min_lr" if cosine else "constant_with_warmup",
-        lr_scheduler_kwargs={"min_lr": optim.min_lr} if cosine else {},
-        warmup_steps=optim.warmup_iters,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.beta1,
-        adam_beta2=optim.beta2,
-        max_grad_norm=optim.clip_grad,
-        optim="adamw_torch",
-        bf16=config.precision == "bf16",
-        gradient_checkpointing=config.recompute,
-        use_cpu=not on_gpu,
-        ddp_backend="gloo" if config.parallel.data > 1 and not on_gpu else None,
-        fsdp="full_shard auto_wrap" if config.shard else "",
-        seed=config.seed,
-        logging_steps=1,
-        save_strategy="steps" if config.save_interval else "no",
-        save_steps=config.save_interval or 1,
-        save_total_limit=2,  # the newer one may be torn by a kill
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        **_generation(config, on_gpu),
-    )
-
-
-def _generation(config: GrpoConfig, on_gpu: bool) -> dict[str, Any]:
-    """Return what makes TRL write answers with vLLM, nothing for transformers."""
-    from trl.import_utils import is_vllm_available
-
-    can = on_gpu and is_vllm_available()
-    if config.generation == "transformers" or (config.generation == "auto" and not can):
-        return {}
-    if not can:
-        raise ConfigError(
-            "generation=vllm needs a CUDA device and the package vllm (docs/grpo.md says which); "
-            "choose generation=transformers"
-        )
-    if config.vllm_server:
-        return {
-            "use_vllm": True,
-            "vllm_mode": "server",
-            "vllm_server_base_url": config.vllm_server,
-        }
-    return {
-        "use_vllm": True,
-        "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": config.vllm_memory,
-    }
 
 
 def _check_number(config: GrpoConfig, tasks: Sequence[VerifiableTask]) -> None:

@@ -37,6 +37,7 @@ from nemo_bielik.megatron.model import (
     open_bridge,
     quiet,
     recompute_layers,
+    work_of_all_ranks,
 )
 from nemo_bielik.megatron.objectives import Objective
 from nemo_bielik.megatron.packing import packing_summaries
@@ -50,7 +51,7 @@ from nemo_bielik.megatron.upstream_fixes import (
 )
 from nemo_bielik.phases import Stretch, stretch_at
 from nemo_bielik.quantize.modelopt_layers import choose_layers
-from nemo_bielik.stages import hold_work, stage_output
+from nemo_bielik.stages import stage_output
 from nemo_bielik.training import TrainConfig
 
 
@@ -67,8 +68,7 @@ def run_training(
     output directory is to hold, on one rank. Raises `StorageError` if another recipe's work lies in
     the way, or where the disk is full.
     """
-    with distributed_session(), contextlib.ExitStack() as held:
-        work = on_rank_zero(lambda: held.enter_context(hold_work(config.output, manifest)))
+    with distributed_session(), work_of_all_ranks(config.output, manifest) as work:
         if work is None:
             return
         with explain_disk_errors(config.output), quiet_threads_on_full_disk():

@@ -27,9 +27,11 @@ from megatron.core.utils import unwrap_model
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.megatron.context_parallel import GatheringAttention
+from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.cpu import cpu_runtime, on_cpu
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.stages import layers_of_stages
+from nemo_bielik.stages import hold_work
 from nemo_bielik.training import Precision
 
 #: Transformer Engine brings the fused layers; without it the same model is built of plain ones.
@@ -228,6 +230,16 @@ def on_rank_zero(action: Callable[[], Any]) -> Any:
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+@contextlib.contextmanager
+def work_of_all_ranks(output: Path, manifest: Manifest) -> Iterator[Path | None]:
+    """Yield the unfinished work of `output`, which rank 0 holds for all; None if it is done.
+
+    Every rank calls it. Raises `StorageError` as `hold_work` does, on every rank.
+    """
+    with contextlib.ExitStack() as held:
+        yield on_rank_zero(lambda: held.enter_context(hold_work(output, manifest)))
 
 
 @contextlib.contextmanager

@@ -27,10 +27,11 @@ from nemo_bielik.megatron.model import (
     distributed_session,
     on_rank_zero,
     quiet,
+    work_of_all_ranks,
 )
 from nemo_bielik.megatron.output_layer import output_layer
 from nemo_bielik.megatron.packing import whole_documents
-from nemo_bielik.stages import is_done, open_work, stage_output
+from nemo_bielik.stages import stage_output
 
 
 def write_reference(config: ReferenceConfig, manifest: Manifest) -> None:
@@ -42,14 +43,13 @@ def write_reference(config: ReferenceConfig, manifest: Manifest) -> None:
 def compute_reference(config: ReferenceConfig, manifest: Manifest) -> None:
     """Write `config.output` unless it is there, within a session; no model is left in memory.
 
-    Raises `StorageError` if another recipe's work lies in the way.
+    Raises `StorageError` if another recipe's work lies in the way, or another process works on it.
     """
     require_packable(config.micro_batch_size, config.parallel.pipeline)
-    if on_rank_zero(lambda: is_done(config.output, manifest)):
-        return
-    started = time.monotonic()
-    work = on_rank_zero(lambda: open_work(config.output, manifest))
-    with explain_disk_errors(config.output):
+    with work_of_all_ranks(config.output, manifest) as work, explain_disk_errors(config.output):
+        if work is None:
+            return
+        started = time.monotonic()
         with quiet(work / f"engine.rank{dist.get_rank()}.log"):
             rows = _rows(config, work / "index")
             parts = [

@@ -5,7 +5,6 @@ passes, shard by shard, each dealt to a data-parallel rank and written whole or 
 that was killed goes on with the missing ones. Logits exist for a few tokens at a time.
 """
 
-import contextlib
 import os
 import shutil
 import time
@@ -37,11 +36,11 @@ from nemo_bielik.megatron.model import (
     distributed_session,
     on_rank_zero,
     quiet,
+    work_of_all_ranks,
 )
 from nemo_bielik.megatron.output_layer import output_layer
 from nemo_bielik.megatron.teacher_cache import row_fragments, text_rows
 from nemo_bielik.progress import progress
-from nemo_bielik.stages import hold_work
 
 #: Logits that exist at once on a rank, in float32; finding the likeliest takes a few times as much.
 _LOGITS_BYTES = 64 * 2**20
@@ -54,8 +53,7 @@ def write_cache(config: CacheTeacherConfig, teacher: Checkpoint, manifest: Manif
     """
     require_packable(config.micro_batch_size, config.parallel.pipeline)
     started, layout = time.monotonic(), config.record_layout(teacher.arch.vocab_size)
-    with distributed_session(), contextlib.ExitStack() as held:
-        work = on_rank_zero(lambda: held.enter_context(hold_work(config.output, manifest)))
+    with distributed_session(), work_of_all_ranks(config.output, manifest) as work:
         if work is None:
             return
         shards = work / "cache"

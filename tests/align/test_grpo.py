@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from nemo_bielik.align.grpo import GrpoConfig, grpo
+from nemo_bielik import stages
+from nemo_bielik.align.grpo import GrpoConfig, GrpoInputs, grpo
 from nemo_bielik.cli import main
-from nemo_bielik.errors import CheckpointError, ConfigError, DataError
-from nemo_bielik.manifest import Manifest
+from nemo_bielik.errors import CheckpointError, ConfigError, DataError, StorageError
+from nemo_bielik.manifest import MANIFEST_NAME, Manifest
 from nemo_bielik.report.gather import read_metrics
 from nemo_bielik.stages import work_directory
 
@@ -149,6 +150,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert [line["step"] for line in whole] == [1, 2, 3, 4, 5, 6]
     assert max(line["kl"] for line in whole) > 0
     assert max(line["clipped"] for line in whole) > 0
+
+
+def test_one_process_at_a_time_works_on_a_run(
+    make_policy: Make, tasks: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    config = GrpoConfig(**settings(model=make_policy(), tasks=[tasks], output=tmp_path / "out"))
+    manifest = GrpoInputs.open(config).manifest
+    monkeypatch.setattr(stages, "_PATIENCE_SECONDS", 0.1)
+    with stages.hold_work(config.output, manifest) as work:
+        with pytest.raises(StorageError, match="out: another process works on it; wait"):
+            grpo(config)
+        assert [path.name for path in work.iterdir()] == [MANIFEST_NAME]
 
 
 class Payload:

@@ -229,6 +229,15 @@ def test_an_interrupted_reference_goes_on_with_the_missing_parts(store, referenc
     assert b"0123456789abcdef" in np.load(output / "keys.npy").tolist()
 
 
+def test_one_process_at_a_time_makes_a_reference(call, teacher, pairs, tmp_path):
+    config = ReferenceConfig(
+        model=teacher, data=[pairs], output=tmp_path / "reference", sequence_length=LENGTH
+    )
+    (said,) = call("reference_cases:refused", config)
+    assert said.startswith(f"{config.output}: another process works on it; wait for its end")
+    assert not config.output.exists()
+
+
 def test_pairs_are_told_from_other_text(pairs, tokens, assistant, run, tmp_path):
     from nemo_bielik.training import TrainConfig, prepare
 
