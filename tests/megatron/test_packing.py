@@ -144,6 +144,10 @@ def test_what_was_truncated_and_wasted_is_counted(run, conversations, documents,
     assert found["epochs"] == 1
 
 
+def tokens_read(call: Any, *arguments: Any, **more: Any) -> Any:
+    return call("packing_cases:training_rows", *arguments, **more)[0]["tokens"]
+
+
 def test_a_blend_gives_each_source_its_share(call, tmp_path):
     """The sources have no token in common."""
     sources = [
@@ -151,14 +155,14 @@ def test_a_blend_gives_each_source_its_share(call, tmp_path):
         for token, count in ((5, 30), (6, 10))
     ]
     arguments = (sources, [0.7, 0.3], 50, LENGTH, tmp_path / "index")
-    rows = call("packing_cases:training_rows", *arguments)[0]
+    rows = tokens_read(call, *arguments)
     first = torch.tensor([(row == 5).any() for row in rows]).cumsum(0)
     assert not any((row == 5).any() and (row == 6).any() for row in rows)
     assert (first - 0.7 * torch.arange(1, 51)).abs().max() < 1
-    by_tokens = call("packing_cases:training_rows", sources, [], *arguments[2:])[0]
+    by_tokens = tokens_read(call, sources, [], *arguments[2:])
     assert abs(sum(bool((row == 5).any()) for row in by_tokens) - 0.75 * 50) < 1
     # a later phase reads its rows from the beginning, behind those of the phases before
-    later = call("packing_cases:training_rows", *arguments, first_sample=13)[0]
+    later = tokens_read(call, *arguments, first_sample=13)
     assert torch.equal(later, rows)
 
 

@@ -79,8 +79,8 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 
 def rows_of(call, data: list[Path], epochs: int, samples: int, cache: Path) -> Any:
-    arguments = (data, [], epochs, samples, LENGTH, cache)
-    return call("packing_cases:epoch_rows", *arguments)[0]
+    arguments = (data, [], samples, LENGTH, cache)
+    return call("packing_cases:training_rows", *arguments, epochs=epochs)[0]
 
 
 def weighted_loss(model: Any, rows: list[dict[str, torch.Tensor]]) -> torch.Tensor:
