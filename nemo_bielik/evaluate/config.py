@@ -46,6 +46,10 @@ class EvaluateConfig:
     external_model: str | None = field(
         default=None, metadata={"help": "the model's name there, if they hold several"}
     )
+    scores: list[Path] = field(
+        default_factory=list,
+        metadata={"help": "scores of this model on a suite that was run elsewhere, such as CPTUB"},
+    )
     concurrency: int = field(default=8, metadata={"help": "requests to the server at a time"})
     texts: list[Path] = field(
         default_factory=list, metadata={"help": "texts for perplexity, all together"}
@@ -69,8 +73,8 @@ class EvaluateConfig:
     )
 
     def __post_init__(self) -> None:
-        external = self.bfcl or self.euroeval
-        if not self.suites and not self._needs_weights and not external:
+        external = self.bfcl or self.euroeval or self.scores
+        if not self.asks_the_model and not external:
             raise ConfigError("nothing to evaluate: give suites, texts, minimal_pairs or facts")
         for name in ("sequence_length", "batch_size", "concurrency", "limit"):
             value = getattr(self, name)
@@ -90,6 +94,11 @@ class EvaluateConfig:
                 "texts, minimal_pairs and facts need the model itself; an endpoint serves suites "
                 "only (minimal pairs are one of them)"
             )
+
+    @property
+    def asks_the_model(self) -> bool:
+        """Whether anything is asked; results of suites that were run elsewhere are only read."""
+        return bool(self.suites) or self._needs_weights
 
     @property
     def _needs_weights(self) -> bool:

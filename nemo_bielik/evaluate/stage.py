@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.text import read_documents, text_bytes, text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
-from nemo_bielik.errors import CheckpointError, ConfigError
+from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.evaluate.choices import (
     Choice,
     ChoiceScore,
@@ -29,6 +29,7 @@ from nemo_bielik.evaluate.suites.data import suites_data
 from nemo_bielik.evaluate.suites.euroeval import read_euroeval
 from nemo_bielik.evaluate.suites.external import External
 from nemo_bielik.evaluate.suites.listing import print_results
+from nemo_bielik.evaluate.suites.scores import read_scores
 from nemo_bielik.evaluate.suites.stage import evaluate_suites
 from nemo_bielik.files import value_sha256, write_json
 from nemo_bielik.progress import progress
@@ -74,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> None:
     results: dict[str, Any] = {}
     with stage_output(config.output, manifest, results) as scratch:
         model = None
-        if checkpoint:
+        if checkpoint and config.asks_the_model:
             from nemo_bielik.evaluate.language_model import LanguageModel
 
             model = LanguageModel.open(checkpoint, config.batch_size * config.sequence_length)
@@ -176,6 +177,11 @@ def _external(config: EvaluateConfig) -> list[External]:
         found.append(read_bfcl(config.bfcl, config.external_model))
     if config.euroeval:
         found.append(read_euroeval(config.euroeval, config.external_model))
+    for path in config.scores:
+        suite = read_scores(path)
+        if suite.name in [one.name for one in found]:
+            raise DataError(f"{path}: suite {suite.name} is in another file of scores too")
+        found.append(suite)
     return found
 
 

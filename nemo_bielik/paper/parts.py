@@ -1,8 +1,8 @@
-"""What the report's figures of BFCL and EuroEval are made of, in the names of those packages."""
+"""What the report's figures of BFCL, EuroEval and CPTUB are made of, as our suites name it."""
 
 from functools import cache
 
-from nemo_bielik.paper.tables import benchmark_of, benchmark_rows
+from nemo_bielik.paper.tables import benchmark_columns, benchmark_of, benchmark_rows
 
 
 @cache
@@ -20,6 +20,15 @@ def euroeval_rows() -> dict[tuple[str, str], str]:
         key = category.replace(" ", "-"), metric.replace(" ", "_").replace("-", "_")
         found[key] = row
     return found
+
+
+@cache
+def cptub_tasks() -> tuple[str, ...]:
+    """Return the four columns of the report's Table 7 whose mean is its overall score."""
+    benchmark = benchmark_of("cptub")
+    assert benchmark is not None
+    columns = [name for name, _, _ in benchmark_columns(benchmark)]
+    return tuple(name for name in columns if name not in ("overall", "implicatures_average"))
 
 
 def _parts(suite: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.suites.catalog import find_suites
-from nemo_bielik.paper.parts import bfcl_categories, euroeval_rows
+from nemo_bielik.paper.parts import bfcl_categories, cptub_tasks, euroeval_rows
 from nemo_bielik.paper.recovery import benchmark_recovery
 from nemo_bielik.paper.tables import benchmark_of, paper_tables
 from nemo_bielik.recovery.aggregation import NINE, SUITE, TASK
@@ -93,6 +93,8 @@ def differences(suite: str, found: dict[str, Any]) -> str:
     }
     if suite == "bfcl":
         return _lacks({name: name for name in bfcl_categories()}, set(tasks))
+    if suite == "cptub":
+        return _lacks({name: name for name in cptub_tasks()}, set(tasks))
     if suite == "euroeval":
         keys = {(one["category"], one["metric"].removeprefix("mean ")) for one in tasks.values()}
         return _lacks(euroeval_rows(), keys)

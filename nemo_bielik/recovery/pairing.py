@@ -11,6 +11,7 @@ from typing import Any
 
 from nemo_bielik.errors import DataError
 from nemo_bielik.recovery.evaluations import RUN, Evaluation, SuiteRun, TaskRun
+from nemo_bielik.recovery.words import version_text
 
 #: How far a score may lie from what its items give: results are often rounded.
 _SAME_SCORE = 1e-3
@@ -106,8 +107,8 @@ def _pair_suite(name: str, teacher: Stage, student: Stage) -> Iterator[Pair | Ga
 def _suites_differ(first: SuiteRun, other: SuiteRun, label: str) -> str:
     if first.version != other.version:
         return (
-            f"evaluated with version {_short(other.version)} of the suite, the {label} with "
-            f"{_short(first.version)}; evaluate both with the same one"
+            f"evaluated with version {version_text(other.version)} of the suite, the {label} with "
+            f"{version_text(first.version)}; evaluate both with the same one"
         )
     if first.limit != other.limit:
         return (
@@ -169,7 +170,3 @@ def _items_differ(first: TaskRun, other: TaskRun, labels: tuple[str, str]) -> st
         f"the items do not match: {len(alone)} of them, such as {example!r}, are alone with the "
         f"{whose}; evaluate both on the same data"
     )
-
-
-def _short(version: str) -> str:
-    return version[:12] or "(none)"

@@ -261,8 +261,8 @@ SUITES: tuple[Suite, ...] = (
     Suite(
         name="cptub",
         help="Complex Polish Text Understanding Benchmark",
-        instead="no published questions and no package that asks them are known to us; ask its "
-        "authors (huggingface.co/spaces/speakleash/cptu_bench) to evaluate the model",
+        instead="its questions are not public; --scores reads the scores that its authors return: "
+        "docs/suites.md",
     ),
     Suite(
         name="bfcl",

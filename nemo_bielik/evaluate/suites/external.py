@@ -1,7 +1,7 @@
-"""Suites that their own package runs: what it wrote, as results and items of ours.
+"""Suites that are run elsewhere: what was written there, as results and items of ours.
 
-The readers are `bfcl` and `euroeval`; their formats are no API, so each names the version of the
-package whose sources it follows.
+The readers are `bfcl` and `euroeval`, whose formats are no API, so each names the version of the
+package whose sources it follows; and `scores`, whose format is ours.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,11 +41,24 @@ class External:
             "not_run": {},
         }
 
-    def add(self, task: str, metric: str, scores: Mapping[str, float], **about: str) -> None:
-        """Append a task with its items' scores; `about` has its language, category and dataset."""
+    def add(
+        self,
+        task: str,
+        metric: str,
+        scores: Mapping[str, float],
+        parts: Mapping[str, dict[str, str]] | None = None,
+        **about: str,
+    ) -> None:
+        """Append a task with its items' scores; `about` has its language, category and dataset.
+
+        `parts` has the language and category of items that have their own.
+        """
         named = {"suite": self.name, "task": task, "metric": metric}
         kept = {name: about[name] for name in ("language", "category")}
-        items = [named | kept | {"item": item, "score": score} for item, score in scores.items()]
+        items = [
+            named | kept | (parts or {}).get(item, {}) | {"item": item, "score": score}
+            for item, score in scores.items()
+        ]
         self.items.extend(items)
         self.tasks[task] = {
             "metric": metric,
