@@ -26,8 +26,8 @@ from megatron.core.utils import unwrap_model
 
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.errors import CheckpointError, ConfigError
-from nemo_bielik.megatron.context_parallel import GatheringAttention
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.megatron.context_parallel import GatheringAttention
 from nemo_bielik.megatron.cpu import cpu_runtime, on_cpu
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.stages import layers_of_stages
