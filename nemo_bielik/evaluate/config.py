@@ -75,7 +75,10 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         external = self.bfcl or self.euroeval or self.scores
         if not self.asks_the_model and not external:
-            raise ConfigError("nothing to evaluate: give suites, texts, minimal_pairs or facts")
+            raise ConfigError(
+                "nothing to evaluate: give suites, texts, minimal_pairs or facts, or what was run "
+                "elsewhere as bfcl, euroeval or scores"
+            )
         for name in ("sequence_length", "batch_size", "concurrency", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -197,7 +197,7 @@ def _models(
 def _data(config: EvaluateConfig, external: list[External]) -> dict[str, str]:
     paths = [*config.texts, config.minimal_pairs, config.facts]
     found = {str(path): text_fingerprint(path) for path in paths if path is not None}
-    found |= {suite.name: value_sha256([suite.version, suite.items]) for suite in external}
+    found |= {suite.name: value_sha256([suite.summary, suite.items]) for suite in external}
     return found | suites_data(find_suites(config.suites), config.data_dir)
 
 

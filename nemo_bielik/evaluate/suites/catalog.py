@@ -109,7 +109,7 @@ def _open_llm(
         dataset=dataset,
         config=config,
         split=split,
-        metric="exact_match" if score_from == "exact_match" else "acc",
+        metric=score_from,
         score_from=score_from,
         score_filter=score_filter,
         kind="text" if score_from == "exact_match" else "choice",
@@ -260,18 +260,20 @@ SUITES: tuple[Suite, ...] = (
     ),
     Suite(
         name="cptub",
-        help="Complex Polish Text Understanding Benchmark",
+        help="Complex Polish Text Understanding Benchmark: ratings from 0 to 5 in the report",
         instead="its questions are not public; --scores reads the scores that its authors return: "
         "docs/suites.md",
     ),
     Suite(
         name="bfcl",
-        help="Berkeley Function-Calling Leaderboard, by its own package",
+        help="Berkeley Function-Calling Leaderboard, by its own package: its questions and "
+        "prompts, no examples, accuracy of the calls' syntax trees",
         instead="it runs in its own environment; --bfcl reads its results: docs/suites.md",
     ),
     Suite(
         name="euroeval",
-        help="EuroEval, by its own package",
+        help="EuroEval, by its own package: its datasets, test splits, examples and prompts, and "
+        "the metrics of the report's Table 12",
         instead="it runs in its own environment; --euroeval reads its results: docs/suites.md",
     ),
     Suite(

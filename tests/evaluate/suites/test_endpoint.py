@@ -55,14 +55,27 @@ def written(request):
 
 
 def scoring(directory):
-    """Answer as a server that echoes: by a model of its own, token by token."""
+    """Answer as a server that echoes and writes: by a model of its own, token by token."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 
+    def write(ids, request):
+        """Return the likeliest tokens, one plain forward pass each, up to a stop."""
+        text, new = "", []
+        while len(new) < request["max_tokens"] and not any(s in text for s in request["stop"]):
+            with torch.no_grad():
+                new.append(int(model(torch.tensor([[*ids, *new]])).logits[0, -1].argmax()))
+            text = tokenizer.decode([token for token in new if token != tokenizer.eos_token_id])
+            if new[-1] == tokenizer.eos_token_id:
+                break
+        for stop in request["stop"]:
+            text = text.split(stop)[0]
+        return {"choices": [{"index": 0, "text": text}]}
+
     def answer(request):
-        if not request.get("echo"):
-            return written(request)
         (ids,) = request["prompt"]
+        if not request.get("echo"):
+            return write(ids, request)
         assert request["max_tokens"] == 1
         with torch.no_grad():
             table = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1)
@@ -76,7 +89,7 @@ def scoring(directory):
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_server_and_this_process_give_the_same_choices(
+def test_a_server_and_this_process_give_the_same_answers(
     config, suite_model, serving, results_of, tmp_path, concurrency
 ):
     suites = ["minimal-pairs", "open-pl"]
@@ -89,13 +102,17 @@ def test_a_server_and_this_process_give_the_same_choices(
     evaluate(here)
     (scores, items), (own_scores, own_items) = results_of(there.output), results_of(here.output)
     assert scores["minimal-pairs"]["version"] == own_scores["minimal-pairs"]["version"]
-    choices = [
-        (item, own) for item, own in zip(items, own_items, strict=True) if "log_probs" in item
-    ]
-    assert [item["task"] for item, _ in choices] == ["minimal_pairs", "8tags"]
-    for item, own in choices:
-        assert item["log_probs"] == pytest.approx(own["log_probs"], abs=1e-4)
-        assert item["score"] == own["score"]
+    assert [item["task"] for item in items] == ["minimal_pairs", "8tags", "8tags_written"]
+    for item, own in zip(items, own_items, strict=True):
+        log_probs, own_log_probs = item.pop("log_probs", []), own.pop("log_probs", [])
+        assert log_probs == pytest.approx(own_log_probs, abs=1e-4)
+        assert item == own
+    assert items[-1]["answer"], "a model that writes nothing would agree with any other"
+    for suite, found in scores.items():
+        wanted = own_scores[suite]["tasks"]
+        assert {name: task["score"] for name, task in found["tasks"].items()} == {
+            name: task["score"] for name, task in wanted.items()
+        }
 
 
 @pytest.mark.parametrize(

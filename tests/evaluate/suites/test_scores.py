@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nemo_bielik.errors import DataError
+from nemo_bielik.errors import DataError, StorageError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.language_model import LanguageModel
 from nemo_bielik.evaluate.stage import evaluate
@@ -132,6 +132,20 @@ def test_scores_stand_where_the_suite_was_not_run(suite_model, results_of, tmp_p
     assert suites["cptub"]["status"] == "run" and not suites["cptub"]["reason"]
     assert (item["suite"], item["task"], item["score"]) == ("cptub", "sentiment", 4.0)
     assert "score 4.0000 over 1 tasks, LIMIT: 1" in capsys.readouterr().out
+
+
+def test_a_limit_that_is_added_later_is_another_evaluation(suite_model, tmp_path):
+    """Otherwise the first one stands, unmarked."""
+    path = tmp_path / "scores.jsonl"
+    for limit in (None, "3 of 40 questions"):
+        config = EvaluateConfig(
+            model=suite_model, output=tmp_path / "out", scores=[put(path, row(), limit=limit)]
+        )
+        if limit:
+            with pytest.raises(StorageError, match="another input house"):
+                evaluate(config)
+        else:
+            evaluate(config)
 
 
 def test_one_suite_in_two_files_is_refused(suite_model, tmp_path):
