@@ -90,8 +90,10 @@ def one_line_yaml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _title(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+def _title(model: str) -> str:
+    """Return what a model is called: its directory's last part, or its name on a server."""
+    name, _, _ = model.partition(" at http")
+    return name.rstrip("/").rpartition("/")[2]
 
 
 def _metadata(

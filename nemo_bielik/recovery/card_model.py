@@ -50,16 +50,24 @@ def read_card_model(student: Stage, given: Path | None, teacher: Stage) -> CardM
     """Return what the directories of a student and its teacher say.
 
     `given` is the student's directory; without it, the one that its evaluation names. Raises
-    `DataError` if `given` is not the model that was evaluated.
+    `DataError` if `given` is not the model that was evaluated; of one that a server answered for
+    there is no hash, and the card says that it was not checked.
     """
-    wanted = student.evaluations[0].fingerprint
-    if given is not None and Checkpoint.open(given).fingerprint() != wanted:
+    evaluated = student.evaluations[0]
+    wanted = evaluated.fingerprint
+    if not wanted and given is None:
+        return CardModel(
+            missing=f"The model evaluated as {student.label} is {evaluated.model or 'not named'}, "
+            "whose weights were not at hand, so its architecture and making are not told here; "
+            "card_model names its directory."
+        )
+    if given is not None and Checkpoint.open(given).fingerprint() != wanted and wanted:
         raise DataError(
             f"{given}: is not the model that was evaluated as {student.label} (its hash is "
             f"another); give the directory with hash {wanted[:12]} as card_model"
         )
-    directory = given or Path(student.evaluations[0].model or ".")
-    checkpoint = _checkpoint(directory, wanted)
+    directory = given or Path(evaluated.model)
+    checkpoint = _checkpoint(directory, wanted) if wanted else Checkpoint.open(directory)
     if checkpoint is None:
         return CardModel(
             missing=f"The model evaluated as {student.label} was not found in {directory}, so its "
@@ -68,6 +76,9 @@ def read_card_model(student: Stage, given: Path | None, teacher: Stage) -> CardM
     origin = teacher.evaluations[0]
     source = _nearby(directory, origin.model, origin.fingerprint)
     made, missing = _chain(directory)
+    if not wanted:
+        unchecked = f"Not checked: that {evaluated.model} was made of {directory} (no hash)."
+        missing = " ".join(filter(None, (unchecked, missing)))
     return CardModel(directory, checkpoint.arch, source.arch if source else None, made, missing)
 
 

@@ -159,6 +159,25 @@ def test_another_model_gets_no_card(evaluations: dict[str, Path], models: dict[s
     assert changed.arch is None and "was not found" in changed.missing
 
 
+def test_a_served_student_has_a_card_that_says_what_was_not_checked(
+    evaluations: dict[str, Path], models: dict[str, Path], tmp_path: Path
+) -> None:
+    """A quantised model, for example: its server gives no hash."""
+    served = {"endpoint": "http://host:8000/v1", "endpoint_model": "small-fp8"}
+    Manifest(stage="evaluate", config=served).save(evaluations["student"])
+    text = card(evaluations, tmp_path / "out", labels=["quantised"]).text
+    assert "Evaluated as *quantised* against *teacher*" in text
+    assert "| open-pl | 1.000 | 0.750 | 75.0 % |" in text.replace("\xa0", " ")
+    assert "\n# small-fp8\n" in text
+    assert "is small-fp8 at http://host:8000/v1, whose weights were not at hand" in text
+    page = (tmp_path / "out" / "recovery.html").read_text(encoding="utf-8")
+    assert "small-fp8 at http://host:8000/v1" in page
+    settings = {"labels": ["quantised"], "card_model": models["student"]}
+    named = card(evaluations, tmp_path / "named", **settings).text
+    assert "| layers | 2 | 4 |" in named
+    assert "Not checked: that small-fp8 at http://host:8000/v1 was made of" in named
+
+
 def test_a_source_that_is_gone_ends_the_chain(
     evaluations: dict[str, Path], models: dict[str, Path]
 ) -> None:

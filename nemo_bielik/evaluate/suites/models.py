@@ -51,7 +51,7 @@ class InProcess(HFLM):  # type: ignore[misc]
     """A model in this process that gives logits only from where a batch's continuations begin.
 
     lm-eval takes the logarithm of the probabilities at every position of the prompts, [b, s, v]:
-    with a vocabulary of 32,000 that costs more than 5 % of a small model's time, and gigabytes.
+    gigabytes with a usual vocabulary, and a good part of a small model's time.
     """
 
     _continuation_tokens = 0
