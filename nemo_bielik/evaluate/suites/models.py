@@ -138,6 +138,13 @@ class Endpoint(LocalCompletionsAPI):  # type: ignore[misc]
                         f"answer out of format: {name} of {len(found.get(name) or [])} tokens "
                         f"for a prompt of {len(ids)} and one more"
                     )
+            # the prompt's first token has no probability, and what follows the prompt is not scored
+            scored = list(zip(found["token_logprobs"], found["top_logprobs"], strict=True))[1:-1]
+            if not all(_is_scored(*pair) for pair in scored):
+                raise ServerError(
+                    "answer out of format: token_logprobs must be numbers, top_logprobs objects of "
+                    "them"
+                )
         parsed: list[tuple[float, bool]] = LocalCompletionsAPI.parse_logprobs(
             outputs, tokens=tokens, ctxlens=ctxlens
         )
@@ -201,7 +208,15 @@ def _choices(outputs: Any) -> list[dict[str, Any]]:
     found = outputs.get("choices") if isinstance(outputs, dict) else None
     if not isinstance(found, list) or not found or not all(isinstance(c, dict) for c in found):
         raise ServerError(f'answer out of format: no "choices" in {str(outputs)[:120]!r}')
+    if not all(isinstance(choice.get("index", 0), int) for choice in found):
+        raise ServerError(f"answer out of format: no whole number is index in {str(found)[:120]!r}")
     return sorted(found, key=lambda choice: int(choice.get("index", 0)))
+
+
+def _is_scored(log_prob: Any, top: Any) -> bool:
+    """Return whether a token has its log-probability and the likeliest tokens theirs."""
+    tops = list(top.values()) if isinstance(top, dict) else []
+    return bool(tops) and all(isinstance(value, int | float) for value in (log_prob, *tops))
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from nemo_bielik import cli
 from nemo_bielik.errors import ServerError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.stage import evaluate
+from nemo_bielik.evaluate.suites.models import Endpoint
 
 PAIRS = [
     {"phenomenon": "zgoda", "good": "Mały dom.", "bad": "Mała dom."},
@@ -247,6 +248,7 @@ def test_a_killed_run_asks_only_for_the_rest(config, serving, results_of, tmp_pa
         ({"choices": []}, 'no "choices"'),
         ({"choices": [{"index": 0}]}, "its text is 'None'"),
         ("text", 'no "choices"'),
+        ({"choices": [{"index": "first", "text": "film"}]}, "no whole number is index"),
     ],
 )
 def test_answers_out_of_format_are_one_line(config, serving, capsys, answer, complaint):
@@ -255,6 +257,22 @@ def test_answers_out_of_format_are_one_line(config, serving, capsys, answer, com
     assert complaint in str(caught.value) and "\n" not in str(caught.value)
     assert url in str(caught.value)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("token", "top"), [("-1.5", {"a": -1.5}), (None, {"a": -1.5}), (-1.5, None), (-1.5, {"a": "b"})]
+)
+def test_log_probabilities_out_of_format_are_the_servers_fault(token, top):
+    """And not a row's that does not fit."""
+
+    def answer(token, top):
+        found = {"token_logprobs": [None, token, -1.0], "top_logprobs": [None, top, None]}
+        return {"choices": [{"index": 0, "text": "", "logprobs": found}]}
+
+    good = Endpoint.parse_logprobs(answer(-1.5, {"a": -1.5}), tokens=[[5, 6]], ctxlens=[1])
+    assert good == [(-1.5, True)]
+    with pytest.raises(ServerError, match="token_logprobs must be numbers"):
+        Endpoint.parse_logprobs(answer(token, top), tokens=[[5, 6]], ctxlens=[1])
 
 
 def test_a_question_that_the_server_refuses_is_one_task_not_run(config, serving, results_of):
