@@ -34,7 +34,8 @@ class TaskRun:
 
     `about` holds what is only shown: dataset, split, few_shot, schema, prompts_cut, and in `drawn`
     what its items are, where they are none. `in_suite`
-    says whether the suite's own figure counts it.
+    says whether the suite's own figure counts it. `version` is that of its definition and data, ""
+    where only the suite has one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TaskRun:
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     expected_items: int | None = None
     in_suite: bool = True
+    version: str = ""
 
     @cached_property
     def statistics(self) -> ItemStatistics:
@@ -158,6 +160,7 @@ def _task(where: str, name: str, entry: Any) -> TaskRun:
         about={key: entry[key] for key in shown if entry.get(key) is not None},
         expected_items=entry.get("items"),
         in_suite=bool(entry.get("in_suite", True)),
+        version=str(entry.get("version") or ""),
     )
 
 

@@ -101,11 +101,12 @@ def _pair_suite(name: str, teacher: Stage, student: Stage) -> Iterator[Pair | Ga
             yield Gap(name, "", label, "none of its tasks was run", False)
     for task in dict.fromkeys(task for suite in suites if suite for task in suite.tasks):
         found = [suite for suite in suites if suite]
-        yield _pair_task(name, task, found, (teacher.label, student.label))
+        if not any(task in suite.not_run for suite in found):
+            yield _pair_task(name, task, found, (teacher.label, student.label))
 
 
 def _suites_differ(first: SuiteRun, other: SuiteRun, label: str) -> str:
-    if first.version != other.version:
+    if first.version != other.version and not _share_tasks(first, other):
         return (
             f"evaluated with version {version_text(other.version)} of the suite, the {label} with "
             f"{version_text(first.version)}; evaluate both with the same one"
@@ -116,6 +117,18 @@ def _suites_differ(first: SuiteRun, other: SuiteRun, label: str) -> str:
             "evaluate both with the same one"
         )
     return ""
+
+
+def _share_tasks(first: SuiteRun, other: SuiteRun) -> bool:
+    """Whether one task or more is the same in both, though the suites are not.
+
+    A server that does not echo prompts cannot be asked choices: then a suite has fewer tasks.
+    """
+    return any(
+        task.version and task.version == other.tasks[name].version
+        for name, task in first.tasks.items()
+        if name in other.tasks
+    )
 
 
 def _pair_task(
@@ -159,6 +172,11 @@ def _unsound(task: TaskRun) -> str:
 
 
 def _items_differ(first: TaskRun, other: TaskRun, labels: tuple[str, str]) -> str:
+    if first.version != other.version:
+        return (
+            f"evaluated with version {version_text(other.version)} of the task, the {labels[0]} "
+            f"with {version_text(first.version)}; evaluate both with the same one"
+        )
     if first.metric != other.metric:
         return f"scored by {other.metric}, the {labels[0]} by {first.metric}"
     alone = first.items.keys() ^ other.items.keys()

@@ -124,6 +124,32 @@ def test_a_suite_that_was_not_run_is_no_refusal(evaluation: Write) -> None:
     ]
 
 
+def test_a_suite_of_which_a_server_ran_less_is_compared_task_by_task(evaluation: Write) -> None:
+    """The suites' versions hold all tasks that ran, so they differ; the tasks' own decide."""
+
+    def suites(version: str, not_run: dict[str, str], **tasks: str) -> dict[str, Any]:
+        items = [{"item": "0", "score": 1.0}]
+        found = {name: {"items": items, "version": one} for name, one in tasks.items()}
+        return {"quiz": {"tasks": found, "version": version, "not_run": not_run}}
+
+    here = evaluation("t", suites=suites("ab", {}, a="1", b="2", c="3"))
+    reason = "the server does not echo the prompt's log-probabilities"
+    served = evaluation("s", suites=suites("a", {"b": reason}, a="1", c="4"))
+    pairs, gaps = pairs_of(here, served)
+    assert [one.teacher.name for one in pairs] == ["a"]
+    assert [(gap.task, gap.reason, gap.refused) for gap in gaps] == [
+        ("b", reason, False),
+        (
+            "c",
+            "evaluated with version 4 of the task, the teacher with 3; evaluate both with the same "
+            "one",
+            True,
+        ),
+    ]
+    other = evaluation("o", suites=suites("c", {}, a="5", b="6", c="7"))
+    assert refusal(here, other).reason.startswith("evaluated with version c of the suite")
+
+
 def test_tasks_that_were_not_run_are_told_one_by_one(evaluation: Write) -> None:
     task = {"items": [{"item": "0", "score": 1.0}]}
     lacking = {"b": "its data was not there"}

@@ -197,4 +197,5 @@ def test_a_served_model_is_called_by_its_name_and_address(
     (student / "bielik_manifest.json").write_text(json.dumps(manifest))
     assert run(evaluation("t", "1111"), student)[0] == 0
     assert results(tmp_path)["students"][0]["model"] == "Q4 at http://host:1/v1"
-    assert "was not found in Q4 at http" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    said = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "is Q4 at http://host:1/v1, whose weights were not at hand" in said

@@ -90,7 +90,8 @@ class Runner:
             for item in found.items:
                 items.write(json.dumps(item, ensure_ascii=False) + "\n")
             items.flush()
-            done[task.name] = found.summary
+            version = value_sha256([self.chat, found.identity])
+            done[task.name] = found.summary | {"version": version}
             lacking |= found.lacking
             identities.append(found.identity)
         return {
