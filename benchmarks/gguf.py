@@ -37,11 +37,11 @@ _QUANTIZE = """
 import sys
 from pathlib import Path
 from nemo_bielik.files import atomic_file
-from nemo_bielik.quantize.formats import find_format
+from nemo_bielik.quantize.formats import FORMATS
 from nemo_bielik.quantize.llama_cpp import quantize_file
 source, output = map(Path, sys.argv[1:3])
 with atomic_file(output) as scratch:
-    quantize_file(source, scratch, find_format(sys.argv[3]))
+    quantize_file(source, scratch, FORMATS[sys.argv[3]])
 """
 
 

@@ -16,23 +16,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.indexed import TokenFiles
 from nemo_bielik.distill.stage import DistillConfig
+from nemo_bielik.files import atomic_directory
 from nemo_bielik.launch.lanes import Lanes, collect
-from nemo_bielik.quantize.calibration import calibration_windows
 from nemo_bielik.quantize.fake_quantization import FakeQuantizationConfig
+from nemo_bielik.quantize.modelopt import write_checkpoint
+from nemo_bielik.quantize.modelopt_formats import find_format
+from nemo_bielik.quantize.modelopt_layers import PrecisionConfig, choose_layers
 from nemo_bielik.quantize.modelopt_reader import read_simulated
-from nemo_bielik.quantize.modelopt_stage import QuantizeServerConfig, quantize_checkpoint
 from nemo_bielik.recipes import tiny
 from nemo_bielik.runs import TEACHER, Run
 from nemo_bielik.training import OptimConfig, TrainSettings
 
 DISTILL = "nemo_bielik.distill.stage:distill"
-LENGTH = 64
+LENGTH, CALIBRATION_WINDOWS = 64, 256
 SEEDS = (1, 2, 3)
 
 
@@ -73,18 +77,25 @@ def make(options: argparse.Namespace) -> dict[str, Path]:
     made = {}
     for name, model in sources.items():
         made[name] = options.output / options.format / name.replace(" ", "-")
-        quantize_checkpoint(
-            QuantizeServerConfig(
-                format=options.format,
-                model=model,
-                data=demo.tokens("calibration"),
-                output=made[name],
-                samples=256,
-                sequence_length=LENGTH,
-                batch_size=16,
-            )
-        )
+        if not made[name].is_dir():
+            with atomic_directory(made[name]) as scratch:
+                quantise(model, demo.tokens("calibration"), options.format, scratch)
     return made
+
+
+def quantise(model: Path, tokens: Path, name: str, output: Path) -> None:
+    """Write `model` in the format called `name`, calibrated on 256 windows of `tokens`."""
+    layers = choose_layers(Checkpoint.open(model).arch, PrecisionConfig(format=name))
+    calibration = windows(tokens)
+    drawn = np.random.default_rng(1).permutation(len(calibration))[:CALIBRATION_WINDOWS]
+    chosen = calibration[np.sort(drawn)].tolist()
+    write_checkpoint(model, output, find_format(name), layers, chosen, batch_size=16)
+
+
+def windows(tokens: Path) -> NDArray[np.int64]:
+    """Return all of a text end to end, [windows, LENGTH]."""
+    ids = np.asarray(TokenFiles.open(tokens).tokens, np.int64)
+    return ids[: len(ids) // LENGTH * LENGTH].reshape(-1, LENGTH)
 
 
 @torch.no_grad()
@@ -112,10 +123,7 @@ def compare(options: argparse.Namespace, made: dict[str, Path]) -> dict[str, Any
 
     demo = Run(options.run)
     teacher = demo.model(TEACHER)
-    tokens = demo.tokens("test")
-    windows = len(TokenFiles.open(tokens).tokens) // LENGTH
-    vocabulary = Checkpoint.open(teacher).arch.vocab_size
-    text = torch.from_numpy(calibration_windows(tokens, windows, LENGTH, vocabulary, 1))
+    text = torch.from_numpy(windows(demo.tokens("test")))
     original = AutoModelForCausalLM.from_pretrained(teacher, dtype=torch.float32).eval()
     rows = {"unquantised": measure(original, original, text)}
     rows |= {name: measure(original, read_simulated(path), text) for name, path in made.items()}

@@ -226,17 +226,10 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "quantize",
-        "nemo_bielik.quantize.stage:QuantizeConfig",
+        "nemo_bielik.quantize.config:QuantizeConfig",
         "nemo_bielik.quantize.stage:quantize",
-        "GGUF files of fewer bits a weight, and a table of what each costs",
+        "GGUF, FP8, NVFP4, INT4 and INT8, and a table of what each costs",
         "nemo_bielik.quantize.stage:describe",
-    ),
-    Command(
-        "quantize-server",
-        "nemo_bielik.quantize.modelopt_stage:QuantizeServerConfig",
-        "nemo_bielik.quantize.modelopt_stage:quantize_checkpoint",
-        "FP8, NVFP4, INT4 or INT8 for vLLM and TensorRT-LLM, through ModelOpt",
-        "nemo_bielik.quantize.modelopt_stage:describe",
     ),
     Command(
         "export-checkpoint",

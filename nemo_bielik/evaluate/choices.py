@@ -11,14 +11,23 @@ is no part of it. The sentence with the highest sum is the model's choice, and e
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from nemo_bielik.data.text import Progress, read_records
 from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import DataError
 
-if TYPE_CHECKING:
-    from nemo_bielik.evaluate.language_model import LanguageModel
+
+class Scorer(Protocol):
+    """A model that gives sequences of tokens their log-probabilities, whatever runs it."""
+
+    def log_probs(
+        self, groups: Sequence[Sequence[list[int]]], progress: Progress | None = None
+    ) -> list[list[float]]:
+        """Return Σ log P(token | those before it) of each sequence of each group, in nats.
+
+        The sum is over all tokens but the first; `progress` is called with sequences done.
+        """
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def read_facts(path: Path) -> list[Choice]:
 
 
 def score_choices(
-    model: "LanguageModel",
+    model: Scorer,
     tokenizer: TextTokenizer,
     choices: Sequence[Choice],
     max_tokens: int,

@@ -1,5 +1,7 @@
 """The one table of formats: what each is called, who makes it and how many bits a weight takes.
 
+llama.cpp's are here, those of servers in `modelopt_formats`; `find_formats` knows both.
+
 llama.cpp's formats are mixtures: ``Q4_K_M`` stores most matrices as ``Q4_K`` and some as ``Q6_K``.
 Bits are those of the block type that a format is named after; a file's own are in its table.
 """
@@ -9,8 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nemo_bielik.errors import ConfigError, nearest
+from nemo_bielik.quantize.modelopt_formats import FORMATS as SERVER_FORMATS
+from nemo_bielik.quantize.modelopt_formats import ServerFormat
 
-Maker = Literal["gguf", "llama.cpp", "modelopt"]
+Maker = Literal["gguf", "llama.cpp"]
 
 
 @dataclass(frozen=True)
@@ -78,22 +82,28 @@ FORMATS: dict[str, QuantizedFormat] = {
         _gguf("IQ1_S", "IQ1_S", 1.5625, 24, needs_importance=True),
     )
 }
-#: What ``--all`` makes: the report's GGUF row beside the file they are made from.
-REPORT_FORMATS = ("Q8_0", "Q6_K", "Q4_K_M")
+#: What ``--all`` makes: the report's row, its Table 13.
+REPORT_FORMATS = ("Q8_0", "Q6_K", "Q4_K_M", "fp8", "nvfp4")
+AnyFormat = QuantizedFormat | ServerFormat
 
 
-def find_format(name: str) -> QuantizedFormat:
-    """Return the format called `name`, in any case; raise `ConfigError` with the nearest one."""
-    wanted = name.upper().replace("-", "_")
-    if wanted not in FORMATS:
-        raise ConfigError(
-            f"formats: no {name!r}{nearest(wanted, FORMATS)}; known are {', '.join(FORMATS)}"
-        )
-    return FORMATS[wanted]
-
-
-def find_formats(names: Sequence[str]) -> list[QuantizedFormat]:
+def find_formats(names: Sequence[str]) -> list[AnyFormat]:
     """Return the formats called `names`, each once; raise `ConfigError` for none or an unknown."""
     if not names:
-        raise ConfigError("formats is empty; give at least one, such as Q4_K_M, or --all")
-    return list({row.name: row for row in map(find_format, names)}.values())
+        raise ConfigError("formats is empty; give at least one, such as Q4_K_M or fp8, or --all")
+    return list({row.name: row for row in map(_find, names)}.values())
+
+
+def _find(name: str) -> AnyFormat:
+    """Return the format called `name`, in any case; raise `ConfigError` with the nearest one."""
+    rows: list[AnyFormat] = [*FORMATS.values(), *SERVER_FORMATS.values()]
+    known = {_plain(row.name): row for row in rows}
+    if _plain(name) not in known:
+        names = [row.name for row in rows]
+        hint = nearest(name, names) or nearest(name.upper().replace("-", "_"), names)
+        raise ConfigError(f"formats: no {name!r}{hint}; known are {', '.join(names)}")
+    return known[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return name.upper().replace("-", "_")

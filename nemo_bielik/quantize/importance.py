@@ -40,10 +40,3 @@ def collect_importance(source: Checkpoint, windows: list[list[int]]) -> Importan
         model.model(input_ids=torch.tensor([window], device=model.device), use_cache=False)
     tokens = sum(map(len, windows))
     return {name: (total / tokens).cpu().numpy().astype(np.float32) for name, total in sums.items()}
-
-
-def memory_bytes(source: Checkpoint) -> int:
-    """Return the bytes of weights that `collect_importance` loads: float32 on a CPU."""
-    if torch.cuda.is_available():
-        return source.num_bytes
-    return 4 * sum(int(np.prod(tensor.shape)) for tensor in source.tensors.values())

@@ -7,13 +7,16 @@
 import contextlib
 import ctypes
 import importlib
+import multiprocessing
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from nemo_bielik.errors import CheckpointError, ConfigError
@@ -28,6 +31,8 @@ Progress = Callable[[int], object]
 #: A line of the quantiser about one tensor: ``[ 3/ 21] NAME - [ 256, …], type = f32, … (q4_K)``.
 _TENSOR = re.compile(r"\[ *\d+/ *\d+\] +(\S+) +- \[.*type = +(\w+),")
 _NEW_TYPE = re.compile(r"-> .* MiB \((\w+)\)")
+#: Tokens that are read and written when a file is timed.
+_PROMPT_TOKENS, _WRITTEN_TOKENS = 16, 32
 #: Where `llama_model_quantize_params` has its fields, and sizes that are put there to find it.
 _IMATRIX_OFFSET, _BUFFER_OFFSET = 24, 56
 _THREADS_MARK, _BUFFER_MARK = 0x5BD1E9, 0x7C0FFEE0DECAF
@@ -159,6 +164,31 @@ def _point_at(settings: Any, importance: Importance) -> Any:
     return rows, arrays
 
 
+def run_alone(path: Path, threads: int = 0) -> dict[str, float]:
+    """Return tokens/s of writing and the bytes of memory that a process of its own takes for it.
+
+    The memory is the most that was resident after a few tokens less what was before the file was
+    opened; pages of the mapped file count as far as they were read.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run, path, threads).result()
+
+
+def _run(path: Path, threads: int) -> dict[str, float]:
+    library()
+    before = _resident_bytes()
+    model = LlamaModel(path, _PROMPT_TOKENS + _WRITTEN_TOKENS, threads)
+    prompt = [number % model.vocab_size for number in range(_PROMPT_TOKENS)]
+    _, speed = model.generate(prompt, _WRITTEN_TOKENS)
+    taken = _resident_bytes() - before
+    model.close()
+    return {"tokens_per_second": speed, "memory_bytes": taken}
+
+
+def _resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
 class LlamaModel:
     """A GGUF file in llama.cpp, its weights mapped from the file."""
 
@@ -208,6 +238,22 @@ class LlamaModel:
         self._feed(ids, 0, all_logits=True)
         rows = [self._context.get_logits_ith(place) for place in range(len(ids))]
         return np.array(rows, dtype=np.float32)
+
+    def log_probs(
+        self, groups: Sequence[Sequence[list[int]]], progress: Progress | None = None
+    ) -> list[list[float]]:
+        """Return Σ log P(token | those before it) of each sequence, as `LanguageModel` does."""
+        found = []
+        for group in groups:
+            found.append([self._log_prob(ids) for ids in group])
+            if progress:
+                progress(len(group))
+        return found
+
+    def _log_prob(self, ids: Sequence[int]) -> float:
+        logits = self.logits(ids)[:-1].astype(np.float64)
+        chosen = logits[np.arange(len(ids) - 1), ids[1:]]
+        return float((chosen - np.logaddexp.reduce(logits, axis=1)).sum())
 
     def generate(self, ids: Sequence[int], count: int) -> tuple[list[int], float]:
         """Return `count` greedy tokens after `ids`, and how many a second came."""

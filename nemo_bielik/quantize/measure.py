@@ -1,4 +1,4 @@
-"""What a quantised file costs: its predictions beside the unquantised file's, both in llama.cpp."""
+"""What a format costs: its predictions beside the unquantised model's, run by the same program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_bielik.progress import progress
-from nemo_bielik.quantize.llama_cpp import LlamaModel
+from nemo_bielik.quantize.inputs import Inputs
+from nemo_bielik.quantize.llama_cpp import LlamaModel, run_alone
 
-_PROMPT_TOKENS, _WRITTEN_TOKENS = 16, 32
 Float64 = NDArray[np.float64]
 
 
@@ -39,6 +39,8 @@ class Fidelity:
 
     def figures(self) -> dict[str, float]:
         """Return perplexity, mean KL in nats, and the share of agreeing likeliest tokens."""
+        if not self.tokens:
+            return {}
         return {
             "perplexity": float(np.exp(self.nats / self.tokens)),
             "kl": self.divergence / self.tokens,
@@ -54,24 +56,24 @@ def log_softmax(logits: NDArray[Any]) -> Float64:
 
 
 def compare_files(
-    base: Path, files: dict[str, Path], windows: Sequence[Sequence[int]], threads: int = 0
+    base: Path, files: dict[str, Path], inputs: Inputs, threads: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Return the figures of `base` (as ``"base"``) and of each file, with tokens/s of writing.
+    """Return the figures of `base` (as ``"base"``) and of each file, with tokens/s and memory.
 
     All files are mapped at the same time, so that the unquantised model runs once.
     """
-    context = max(len(windows[0]), _PROMPT_TOKENS + _WRITTEN_TOKENS)
-    models = {name: LlamaModel(path, context, threads) for name, path in files.items()}
-    reference = LlamaModel(base, context, threads)
-    sums = {name: Fidelity() for name in ("base", *files)}
-    for window in progress(windows, desc="measuring", unit="window"):
-        expected = log_softmax(reference.logits(window))[:-1]
-        sums["base"].add(expected, expected, window[1:])
+    paths = {"base": base, **files}
+    models = {name: LlamaModel(path, inputs.longest, threads) for name, path in paths.items()}
+    sums = {name: Fidelity() for name in models}
+    for window in progress(inputs.held_out, desc="measuring", unit="window"):
+        expected = log_softmax(models["base"].logits(window))[:-1]
         for name, model in models.items():
-            sums[name].add(expected, log_softmax(model.logits(window))[:-1], window[1:])
-    found = {name: one.figures() for name, one in sums.items()}
-    for name, model in {"base": reference, **models}.items():
-        _, speed = model.generate(windows[0][:_PROMPT_TOKENS], _WRITTEN_TOKENS)
-        found[name]["tokens_per_second"] = speed
+            own = expected if name == "base" else log_softmax(model.logits(window))[:-1]
+            sums[name].add(expected, own, window[1:])
+    found = {}
+    for name, model in models.items():
+        found[name] = {**sums[name].figures(), **inputs.scores(model)}
         model.close()
+    for name, path in paths.items():
+        found[name] |= run_alone(path, threads)
     return found

@@ -10,11 +10,12 @@ import contextlib
 import copy
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import modelopt.torch.quantization as mtq
+import numpy as np
 import torch
 from modelopt.torch.export import export_hf_checkpoint
 from numpy.typing import NDArray
@@ -33,9 +34,24 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def peak_bytes() -> int:
-    """Return the most GPU memory that was taken; 0 where there is no GPU."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+def write_checkpoint(
+    source: Path,
+    output: Path,
+    kind: ServerFormat,
+    layers: LayerChoice,
+    windows: Sequence[Sequence[int]],
+    quantize_cache: bool = False,
+    batch_size: int = 1,
+) -> None:
+    """Calibrate the model of `source` on `windows` and write it, quantised, into `output`.
+
+    Args:
+        output: an existing directory.
+        windows: token ids, all of one length.
+    """
+    tokens = np.array(windows, np.int64)
+    model = calibrate(load_model(source), kind, layers, quantize_cache, tokens, batch_size)
+    export(model, output)
 
 
 def load_model(directory: Path) -> Any:

@@ -24,10 +24,9 @@ _WEIGHT = ".weight"
 
 
 @dataclass(kw_only=True)
-class PrecisionConfig:
-    """A format, and the linear layers that are kept out of it."""
+class KeptLayers:
+    """The linear layers that are kept in high precision."""
 
-    format: str = field(metadata={"help": f"of the linear layers: {', '.join(FORMATS)}"})
     keep: list[str] = field(
         default_factory=list,
         metadata={"help": "linear layers to keep in high precision: names or patterns with *"},
@@ -36,10 +35,20 @@ class PrecisionConfig:
     keep_last: int = field(default=0, metadata={"help": "layers kept so at the end"})
 
     def __post_init__(self) -> None:
-        self._check_format()
         for name in ("keep_first", "keep_last"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+
+
+@dataclass(kw_only=True)
+class PrecisionConfig(KeptLayers):
+    """A format, and the linear layers that are kept out of it."""
+
+    format: str = field(metadata={"help": f"of the linear layers: {', '.join(FORMATS)}"})
+
+    def __post_init__(self) -> None:
+        self._check_format()
+        super().__post_init__()
 
     def _check_format(self) -> None:
         find_format(self.format)

@@ -30,33 +30,46 @@ _QUANTIZATION = "quantization_config"
 _INT8_LARGEST, _INT8_SMALLEST = 127, -128
 
 
-def read_simulated(directory: Path) -> Any:
-    """Return the transformers model of an exported checkpoint, which simulates its format."""
+def read_simulated(directory: Path, dtype: torch.dtype | None = None) -> Any:
+    """Return the transformers model of an exported checkpoint, which simulates its format.
+
+    It computes in `dtype`; by default in the type that the model was trained in.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(str(directory), local_files_only=True)
     kind = exported_format(directory)
     del config.quantization_config  # transformers would look for a quantiser of its own
     tensors = read_tensors(directory)
-    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
-    plain = {name: values for name, values in tensors.items() if not _is_scale(name)}
-    for name, module in model.named_modules():
-        if f"{name}.weight_scale" in tensors:
-            layer = {
-                key.removeprefix(f"{name}."): values
-                for key, values in tensors.items()
-                if key.startswith(f"{name}.")
-            }
-            plain[f"{name}.weight"] = dequantized(kind, layer).to(config.dtype)
-            module.register_forward_pre_hook(_rounding(kind, layer))
-    missing, unexpected = model.load_state_dict(plain, strict=False)
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    if unexpected or set(missing) - tied:
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype or config.dtype)
+    own = dict(model.named_parameters())
+    stored = {name for name in tensors if not _is_scale(name)}
+    if odd := stored ^ set(own):
         raise CheckpointError(
-            f"{directory}: tensors missing or unknown: {sorted({*missing, *unexpected})[:5]}; "
-            "quantise the model again"
+            f"{directory}: tensors missing or unknown: {sorted(odd)[:5]}; quantise the model again"
         )
+    for name in stored:
+        _fill(own[name], model.get_submodule(name.rpartition(".")[0]), kind, name, tensors)
     return model.eval()
+
+
+@torch.no_grad()
+def _fill(
+    parameter: Tensor, module: nn.Module, kind: str, name: str, tensors: dict[str, Tensor]
+) -> None:
+    """Give a parameter its value, one at a time; a quantised layer's inputs are rounded too."""
+    path, _, last = name.rpartition(".")
+    if last != "weight" or f"{path}.weight_scale" not in tensors:
+        parameter.copy_(tensors[name])
+        return
+    layer = {
+        key.rpartition(".")[2]: values
+        for key, values in tensors.items()
+        if key.rpartition(".")[0] == path
+    }
+    parameter.copy_(dequantized(kind, layer))
+    scales = {key: values for key, values in layer.items() if key != "weight"}
+    module.register_forward_pre_hook(_rounding(kind, scales))
 
 
 def exported_format(directory: Path) -> str:

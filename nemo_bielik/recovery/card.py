@@ -12,6 +12,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.planner.parameters import count_one_embedding, count_parameters
 from nemo_bielik.recovery.aggregation import LANGUAGE, OVERALL, SUITE, TASK
 from nemo_bielik.recovery.card_model import CardModel
+from nemo_bielik.recovery.quantized import quantized_section
 from nemo_bielik.recovery.rows import Row
 from nemo_bielik.recovery.speed import speed_section
 from nemo_bielik.recovery.words import (
@@ -68,6 +69,7 @@ def render_card(
         "absent": absences(found, (label, found["teacher"]["label"])),
         "limits": _limits(found, rows),
         "speed": speed_section(found.get("speed")) if label == found["main"] else None,
+        "quantized": quantized_section(found.get("quantized")) if label == found["main"] else None,
         "external": [
             (one["label"], text) for one in (found["teacher"], own) if (text := external_text(one))
         ],

@@ -5,6 +5,7 @@ from typing import Any
 from nemo_bielik.recovery import panels, tables
 from nemo_bielik.recovery.aggregation import OVERALL
 from nemo_bielik.recovery.beside import beside_report
+from nemo_bielik.recovery.quantized import quantized_section
 from nemo_bielik.recovery.speed import speed_figure, speed_section
 from nemo_bielik.recovery.words import absences, interval_text, overall_remark, ratio_text, share
 from nemo_bielik.report.figures import Figure
@@ -66,6 +67,7 @@ def _context(found: dict[str, Any]) -> dict[str, Any]:
         "parts": panels.part_panels(found),
         "tasks": tables.tasks(found),
         "speed": speed_section(found.get("speed")),
+        "quantized": quantized_section(found.get("quantized")),
         "absent": absences(found),
         "paper_stages": tables.paper_table(14),
         "paper_recovery": tables.paper_table(4),

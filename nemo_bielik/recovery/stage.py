@@ -12,12 +12,14 @@ from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.bootstrap import Bootstrap
 from nemo_bielik.evaluate.stage import ITEMS_NAME, RESULTS_NAME
 from nemo_bielik.files import file_sha256, write_json
+from nemo_bielik.quantize.stage import TABLE_NAME
 from nemo_bielik.recovery.aggregation import Rules
 from nemo_bielik.recovery.card import render_card
 from nemo_bielik.recovery.card_model import read_card_model
 from nemo_bielik.recovery.gather import collect, measured_baselines, open_stages
 from nemo_bielik.recovery.page import render
 from nemo_bielik.recovery.pairing import Stage
+from nemo_bielik.recovery.quantized import read_quantized
 from nemo_bielik.recovery.speed import check_models
 from nemo_bielik.report.gather import read_object
 from nemo_bielik.stages import describe, is_done, stage_output
@@ -52,6 +54,9 @@ class RecoveryConfig:
     )
     bench: Path | None = field(
         default=None, metadata={"help": "what `bielik bench` measured of teacher and student"}
+    )
+    quantized: Path | None = field(
+        default=None, metadata={"help": "what `bielik quantize` made of the main student"}
     )
     resamples: int = field(default=2000, metadata={"help": "times that items are drawn anew"})
     confidence: float = field(default=0.95, metadata={"help": "share that an interval covers"})
@@ -101,10 +106,11 @@ def recover(config: RecoveryConfig) -> None:
     student = _main_student(students, config.main)
     if speed:
         check_models(speed, teacher, student)
+    quantized = read_quantized(config.quantized, student) if config.quantized else None
     manifest = describe("recovery", config, _inputs([teacher, *students], config))
     if not is_done(config.output, manifest):
         found = collect(teacher, students, rules, config.above_baseline, student.label)
-        found["speed"] = speed
+        found["speed"], found["quantized"] = speed, quantized
         model = read_card_model(student, config.card_model, teacher)
         results = {"overall": [row for row in found["rows"] if row["level"] == "overall"]}
         with stage_output(config.output, manifest, results, started) as scratch:
@@ -131,6 +137,8 @@ def _inputs(stages: Sequence[Stage], config: RecoveryConfig) -> dict[str, str]:
     files = [path / name for path in paths for name in (RESULTS_NAME, ITEMS_NAME)]
     if config.bench:
         files.append(config.bench / BENCH_NAME)
+    if config.quantized:
+        files.append(config.quantized / TABLE_NAME)
     return {str(path): file_sha256(path) for path in files if path.is_file()}
 
 

@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nemo_bielik.data.indexed import TokenWriter, token_dtype
-from nemo_bielik.manifest import Manifest
-
 if str(Path(__file__).parent) not in sys.path:  # helpers of these tests can be imported
     sys.path.insert(0, str(Path(__file__).parent))
 
@@ -167,24 +164,8 @@ def wide_model(make_model: Callable[..., Path], edit_weights: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_tokens(tmp_path_factory: Any) -> Callable[..., Path]:
-    """Return a function that writes `count` random ids below `vocab_size` as tokens."""
-
-    def write(count: int, vocab_size: int = VOCAB_SIZE) -> Path:
-        directory: Path = tmp_path_factory.mktemp("tokens")
-        ids = np.random.default_rng(0).integers(3, vocab_size, count)
-        ids[-1] = vocab_size - 1
-        with TokenWriter(directory, token_dtype(VOCAB_SIZE)) as writer:
-            writer.add(ids, np.array([count], np.int32))
-            writer.finish()
-        results = {"tokens": count, "end_of_document": 2}
-        Manifest(stage="tokenize", config={}, results=results).save(directory)
-        return directory
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def calibration(random_tokens: Callable[..., Path]) -> Path:
-    """Text for 16 samples of 32 tokens."""
-    return random_tokens(16 * 32)
+def calibration() -> Any:
+    """16 windows of 32 random tokens, all of the vocabulary among them."""
+    ids = np.random.default_rng(0).integers(3, VOCAB_SIZE, (16, 32))
+    ids[-1, -1] = VOCAB_SIZE - 1
+    return ids

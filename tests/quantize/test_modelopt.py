@@ -14,13 +14,11 @@ from modelopt.torch.export.unified_export_hf import requantize_resmooth_fused_ll
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.quantize import fp8, modelopt, nvfp4
-from nemo_bielik.quantize.calibration import calibration_windows
 from nemo_bielik.quantize.modelopt_formats import FORMATS, find_format
 from nemo_bielik.quantize.modelopt_layers import PrecisionConfig, choose_layers
 from nemo_bielik.quantize.modelopt_reader import exported_format, read_simulated, read_tensors
 from nemo_bielik.quantize.upstream_fixes import nvfp4_without_cuda
 
-LENGTH, SAMPLES = 32, 16
 #: Mean difference of the logits, as a share of what the format does to them. Where ModelOpt's
 #: simulation multiplies by a reciprocal and its exporter divides, numbers differ in their last bit,
 #: and an input beside a tie falls the other way; INT8's smoothed inputs do so most.
@@ -31,11 +29,10 @@ JOINED = [("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")]
 class Exported:
     """One format's export of the wide model, and the logits of the simulated model before it."""
 
-    def __init__(self, name: str, model: Path, tokens: Path, directory: Path) -> None:
+    def __init__(self, name: str, model: Path, windows: Any, directory: Path) -> None:
         layers = choose_layers(
             Checkpoint.open(model).arch, PrecisionConfig(format=name, keep_last=1)
         )
-        windows = calibration_windows(tokens, SAMPLES, LENGTH, 48, 1)
         self.text = torch.from_numpy(windows[:4])
         self.directory = directory
         plain = modelopt.load_model(model)
@@ -136,7 +133,7 @@ def test_fp8_elements_are_those_of_the_plain_reference(exported, original):
 
 def test_the_caches_scales_are_the_largest_keys_and_values(exported, wide_model, calibration):
     """Of the last layer, whose weights are kept: transformers' cache holds the same keys."""
-    text = torch.from_numpy(calibration_windows(calibration, SAMPLES, LENGTH, 48, 1))
+    text = torch.from_numpy(calibration)
     model = modelopt.load_model(wide_model)
     with torch.no_grad():
         cache = model(input_ids=text, use_cache=True).past_key_values
@@ -170,7 +167,7 @@ def test_the_second_layer_is_not_taken_for_the_eleventh(make_model, calibration,
     small = make_model("llama", num_hidden_layers=11, hidden_size=16, head_dim=4)
     config = PrecisionConfig(format="fp8", keep=["model.layers.1.*"])
     layers = choose_layers(Checkpoint.open(small).arch, config)
-    windows = calibration_windows(calibration, 2, 8, 48, 1)
+    windows = calibration[:2, :8]
     model = modelopt.load_model(small)
     modelopt.export(
         modelopt.calibrate(model, find_format("fp8"), layers, False, windows, 2), tmp_path

@@ -1,6 +1,7 @@
 """``bielik quantize``: every file loads and generates, says what it is, and is weighed."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import pytest
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.cli import main
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
+from nemo_bielik.quantize.config import QuantizeConfig
 from nemo_bielik.quantize.formats import FORMATS, find_formats
 from nemo_bielik.quantize.gguf_file import write_gguf
 from nemo_bielik.quantize.gguf_plan import plan_files, read_file
 from nemo_bielik.quantize.llama_cpp import LlamaModel, quantize_file
-from nemo_bielik.quantize.stage import QuantizeConfig, quantize
+from nemo_bielik.quantize.stage import quantize
 
 gguf = pytest.importorskip("gguf", reason="GGUF needs nemo-bielik[gguf]")
 pytest.importorskip("cyllama", reason="GGUF needs nemo-bielik[gguf]")
@@ -80,7 +82,7 @@ def test_the_table_says_what_the_file_holds(quantized):
 
 
 def test_sizes_and_types_are_known_beforehand(quantized):
-    plans = plan_files(Checkpoint.open(quantized.model), quantized.wanted)
+    plans = plan_files(Checkpoint.open(quantized.model), quantized.gguf_formats)
     found = rows(quantized)
     for plan in plans:
         assert plan.num_bytes == found[plan.wanted.name]["bytes"]
@@ -287,11 +289,109 @@ def test_no_space_is_told_before_anything_is_written(make_quantizable, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_prints_sizes(make_quantizable, tmp_path, capsys):
+def test_a_dry_run_prints_sizes_and_memory(make_quantizable, lines, tmp_path, capsys):
     model = make_quantizable()
-    call = ["quantize", f"--model={model}", f"--output={tmp_path / 'out'}", "--all", "--dry-run"]
+    call = ["quantize", str(model), f"--output={tmp_path / 'out'}", "--all", "--dry-run"]
+    call += [f"--texts={lines}", "--sequence-length=64", f"--held-out={lines}"]
     assert main(call) == 0
     said = capsys.readouterr().out
     (plan,) = plan_files(Checkpoint.open(model), find_formats(["Q4_K_M"]))
     assert f"Q4_K_M {plan.num_bytes:>17,} bytes" in said
+    for step in ("the importance matrix", "calibration", "measuring servers' formats"):
+        assert f"{step} needs about" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def row_of_five(make_quantizable, edit_weights, lines, tmp_path_factory):
+    """The report's row of a model in BF16, calibrated, measured and scored."""
+    model = make_quantizable()
+    with edit_weights(model) as weights:
+        for name in weights:
+            weights[name] = weights[name].bfloat16()
+    output = tmp_path_factory.mktemp("row") / "out"
+    call = ["quantize", str(model), "--all", f"--output={output}", f"--texts={lines}"]
+    call += ["--calibration-tokens=512", f"--held-out={lines}", "--measured-tokens=512"]
+    call += [f"--minimal-pairs={lines.parent / 'minimal_pairs.jsonl'}"]
+    call += [f"--facts={lines.parent / 'facts.jsonl'}", "--sequence-length=64", "--context=64"]
+    assert main([*call, "--threads=1"]) == 0
+    return model, output, json.loads((output / "quantize.json").read_text()), call
+
+
+def test_one_command_makes_the_reports_row_and_one_table(row_of_five, capsys):
+    model, output, found, call = row_of_five
+    assert [row["format"] for row in found["formats"]] == ["Q8_0", "Q6_K", "Q4_K_M", "fp8", "nvfp4"]
+    assert found["model"]["fingerprint"] == Checkpoint.open(model).fingerprint()
+    measured = {"perplexity", "loss_percent", "kl", "top1_agreement", "minimal_pairs_accuracy"}
+    for row in found["formats"]:
+        assert (output / row["file"]).exists()
+        assert measured | {"fact_accuracy", "bits_per_weight", "fits"} <= row.keys()
+        served = row["format"] in ("fp8", "nvfp4")
+        assert ("tokens_per_second" in row) != served  # what is simulated is not a server's speed
+        assert ("memory_bytes" in row) != served
+        assert row["engine"] == ("transformers, simulated" if served else "llama.cpp")
+    fp8, nvfp4 = found["formats"][-2:]
+    assert fp8["bits_per_weight"] > nvfp4["bits_per_weight"]
+    assert 0 < fp8["kl"] < nvfp4["kl"]
+    assert main([*call, "--threads=1"]) == 0
+    assert "already done" in capsys.readouterr().out
+
+
+def test_both_programs_see_the_same_unquantised_model(row_of_five):
+    """Perplexity, minimal pairs and facts in llama.cpp are those of transformers."""
+    _, _, found, _ = row_of_five
+    llama, torch = found["unquantised"].values()
+    assert set(found["unquantised"]) == {"llama.cpp", "transformers, simulated"}
+    assert llama["perplexity"] == pytest.approx(torch["perplexity"], rel=1e-3)
+    for score in ("minimal_pairs_accuracy", "fact_accuracy"):
+        assert llama[score] == torch[score]
+
+
+def test_scores_and_perplexity_are_an_evaluations(row_of_five, lines, tmp_path):
+    from nemo_bielik.evaluate.config import EvaluateConfig
+    from nemo_bielik.evaluate.stage import evaluate
+
+    model, _, found, _ = row_of_five
+    folder = lines.parent
+    evaluate(
+        EvaluateConfig(
+            model=model,
+            output=tmp_path / "scored",
+            minimal_pairs=folder / "minimal_pairs.jsonl",
+            facts=folder / "facts.jsonl",
+            sequence_length=64,
+        )
+    )
+    scored = json.loads((tmp_path / "scored" / "results.json").read_text())
+    for own in found["unquantised"].values():
+        for score in ("minimal_pairs_accuracy", "fact_accuracy"):
+            assert own[score] == scored[score]
+
+
+def test_a_killed_command_goes_on_after_the_last_whole_file(row_of_five, tmp_path, monkeypatch):
+    """It dies in the second format for servers; what was whole by then is not made again."""
+    from nemo_bielik.quantize import modelopt
+
+    model, _, _, call = row_of_five
+    settings = [word for word in call[2:] if word != "--all" and "--output" not in word]
+    words = ["quantize", str(model), f"output={tmp_path / 'out'}", "formats=[Q8_0,fp8,nvfp4]"]
+    usual = modelopt.write_checkpoint
+
+    def killed(source, output, kind, *rest, **more):
+        if kind.name == "nvfp4":
+            raise KeyboardInterrupt
+        usual(source, output, kind, *rest, **more)
+
+    monkeypatch.setattr(modelopt, "write_checkpoint", killed)
+    assert main([*words, *settings]) == 130
+    work = tmp_path / ".out.work"
+    made = [f"{model.name}-Q8_0.gguf", f"{model.name}-fp8/model.safetensors"]
+    numbers = [(work / name).stat().st_ino for name in made]
+    assert not (work / f"{model.name}-nvfp4").exists()
+    monkeypatch.setattr(modelopt, "write_checkpoint", usual)
+    assert main([*words, *settings, f"held_out={tmp_path / 'other.jsonl'}"]) == 2  # no such text
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(Path(settings[0].partition("=")[2]).read_bytes())
+    assert main([*words, *settings, f"held_out={other}"]) == 0  # the files do not follow from it
+    assert [(tmp_path / "out" / name).stat().st_ino for name in made] == numbers
+    assert not work.exists()
