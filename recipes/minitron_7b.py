@@ -15,6 +15,7 @@ from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.pruning.prune import PruneConfig
+from nemo_bielik.quantize.config import QuantizeConfig
 from nemo_bielik.recipes import bielik_11b_v3
 from nemo_bielik.recipes.bielik_11b_v3 import MODEL, RUN, SEQUENCE_LENGTH
 from nemo_bielik.runs import ALIGNED, DISTILLED, PRUNED
@@ -94,6 +95,18 @@ def evaluate() -> EvaluateConfig:
     """Judge the distilled model on what the original is judged by."""
     model, output = RUN.model(DISTILLED), RUN.evaluation(DISTILLED)
     return replace(bielik_11b_v3.evaluate(), model=model, output=output)
+
+
+def quantize() -> QuantizeConfig:
+    """The report's row of formats of the aligned model; ModelOpt's usual 512 windows calibrate."""
+    return QuantizeConfig(
+        model=RUN.model(f"{ALIGNED}-grpo"),
+        output=RUN.root / "quantized",
+        all=True,
+        texts=[RUN.text("calibration")],
+        calibration_tokens=262_144,
+        held_out=[RUN.text("test")],
+    )
 
 
 def cache_teacher() -> CacheTeacherConfig:

@@ -12,6 +12,7 @@ from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.prepare import PrepareConfig
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.pruning.score import ScoreConfig
+from nemo_bielik.quantize.config import QuantizeConfig
 from nemo_bielik.recipes import tiny
 from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER, Run
 from nemo_bielik.training import TrainConfig
@@ -85,6 +86,21 @@ def evaluate() -> EvaluateConfig:
         minimal_pairs=DEMO.text("minimal_pairs"),
         facts=DEMO.text("facts"),
         sequence_length=256,
+    )
+
+
+def quantize() -> QuantizeConfig:
+    """The report's row of formats of the demo's teacher, measured and scored as the demo does."""
+    return QuantizeConfig(
+        model=DEMO.model(TEACHER),
+        output=RUN.root / "quantized",
+        all=True,
+        texts=[DEMO.text("calibration")],
+        held_out=[DEMO.text("test")],
+        minimal_pairs=DEMO.text("minimal_pairs"),
+        facts=DEMO.text("facts"),
+        sequence_length=128,
+        context=256,
     )
 
 
