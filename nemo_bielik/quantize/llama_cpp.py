@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from nemo_bielik.errors import CheckpointError, ConfigError
+from nemo_bielik.errors import CheckpointError, ConfigError, StorageError
 from nemo_bielik.quantize.formats import QuantizedFormat
 
 #: Column weights by GGUF tensor name: mean squares of a matrix's inputs, [columns].
@@ -128,6 +128,11 @@ def _quantize(
         except RuntimeError as error:
             reasons = [line.strip() for line in said if "fail" in line or "imatrix" in line]
             reason = reasons[-1] if reasons else str(error)
+            if "iostream" in reason:
+                raise StorageError(
+                    f"{target.parent}: llama.cpp cannot write {wanted.name} ({reason}); free some "
+                    "space or choose another output directory"
+                ) from None
             raise CheckpointError(
                 f"{source}: llama.cpp cannot make {wanted.name} ({reason})"
             ) from None

@@ -21,7 +21,7 @@ from nemo_bielik.quantize.modelopt_layers import LayerChoice, choose_layers, lin
 from nemo_bielik.quantize.table import with_cards
 from nemo_bielik.tensors import tensor_rows
 
-ENGINE = "transformers, simulated"
+ENGINE = "transformers"
 #: Names that a line shows of layers that a format cannot hold; the table has all.
 _NAMES_SHOWN = 3
 
@@ -122,7 +122,7 @@ class ServerFiles:
         weights = sum(shapes[name][0] * shapes[name][1] for name in layers.quantized)
         row = {
             "file": directory.name,
-            "engine": ENGINE,
+            "engine": f"{ENGINE}, simulated",
             "format": kind.name,
             "bytes": size,
             "bits_per_weight": self._bits(size),

@@ -42,7 +42,7 @@ class Files(Protocol):
 
     @property
     def engine(self) -> str:
-        """What runs them when they are measured."""
+        """What runs the unquantised model that they are held against."""
 
     def sizes(self, work: Path) -> dict[Path, int]:
         """Return the bytes of everything to make."""
