@@ -38,14 +38,13 @@ LIGHT_STATEMENTS = {
     "grpo settings": "import nemo_bielik.align.grpo, nemo_bielik.align.measure",
     "assistant data": "import nemo_bielik.data.tiny_polish.assistant",
     "alignment settings": "import nemo_bielik.align.sft, nemo_bielik.align.dpo",
-    "quantisation settings": "import nemo_bielik.quantize.modelopt_stage",
     "search settings": "import nemo_bielik.search.stage, nemo_bielik.search.page",
     "search --plan": "from nemo_bielik.cli import main; "
     "main(['search', '--preset=paper', '--plan'])",
     "comparison settings": "import nemo_bielik.compare.stage",
     "bench": "import nemo_bielik.bench.stage, nemo_bielik.bench.summary",
     "bench --paper": "from nemo_bielik.cli import main; main(['bench', '--paper'])",
-    "quantizing settings": "import nemo_bielik.quantize.stage, nemo_bielik.quantize.formats",
+    "quantizing settings": "import nemo_bielik.quantize.stage, nemo_bielik.quantize.server_files",
     "plan --cards": "from nemo_bielik.cli import main; main(['plan', '--cards'])",
 }
 
