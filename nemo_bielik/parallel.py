@@ -59,7 +59,8 @@ class ParallelConfig:
         if self.context > 1:
             raise ConfigError(
                 f"{setting}.context is {self.context}; {reader} needs whole sequences: leave it at "
-                "1 (training, fine-tuning and distillation from a live teacher can split them)"
+                "1 (training, fine-tuning, preferences and distillation from a live teacher can "
+                "split them)"
             )
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from nemo_bielik import cli
-from nemo_bielik.align.dpo import DpoConfig
 from nemo_bielik.align.grpo import GrpoConfig
-from nemo_bielik.align.reference import ReferenceConfig
 from nemo_bielik.compare.stage import CompareConfig
 from nemo_bielik.distill.cache_stage import CacheTeacherConfig
 from nemo_bielik.distill.stage import DistillConfig, TeacherParallelConfig
@@ -121,14 +119,6 @@ def test_ranks_share_sequences_equally(layout, length, unit):
         (
             partial(DISTILL, teacher=HERE, quantization=FakeQuantizationConfig(format="fp8")),
             "quantization.format=fp8",
-        ),
-        (
-            partial(DpoConfig, model=HERE, train_data=[HERE], output=HERE, parallel=SPLIT),
-            "preference training",
-        ),
-        (
-            partial(ReferenceConfig, model=HERE, data=[HERE], output=HERE, parallel=SPLIT),
-            "a reference",
         ),
         (partial(ExportConfig, run=HERE, output=HERE, parallel=SPLIT), "an export"),
     ],

@@ -43,7 +43,6 @@ class DpoConfig(AlignConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.parallel.require_whole_sequences("preference training")
         if not 0 < self.beta < math.inf:
             raise ConfigError(f"beta is {self.beta}; it must be finite and above 0")
         if not 0 <= self.positive_weight < math.inf:

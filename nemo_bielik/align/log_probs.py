@@ -11,7 +11,8 @@ the function that brought the hidden states to all ranks sums the parts.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -69,30 +70,69 @@ def label_log_probs(
     return found
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The answers of whole rows, in the order of rows and of documents in them.
+
+    Attributes:
+        numbers: [b, s] which answer a token is of; −1 where it does not count.
+        weights: [answers] what the mask holds where an answer's tokens count.
+    """
+
+    numbers: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor, position_ids: Tensor) -> Self:
+        """Return every document that has a token that counts; one begins at position 0."""
+        counted = counted_tokens(mask)
+        documents = (position_ids.reshape(-1) == 0).cumsum(0)[counted]
+        found, answer = torch.unique_consecutive(documents, return_inverse=True)
+        numbers = torch.full_like(position_ids.reshape(-1), -1)
+        numbers[counted] = answer
+        weights = torch.zeros(len(found), dtype=torch.float64, device=mask.device)
+        weights[answer] = mask.reshape(-1)[counted].to(weights)
+        return cls(numbers.view(position_ids.shape), weights)
+
+
 def answer_log_probs(
     layer: OutputLayer,
     labels: Tensor,
     mask: Tensor,
-    position_ids: Tensor,
+    numbers: Tensor,
+    count: int,
     group: Group = None,
+    context: Group = None,
     chunk_bytes: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the summed log-probability of every document that has one, and its weight, [answers].
+) -> Tensor:
+    """Return the summed log-probability of every answer, [answers], float64.
 
-    Float64, in the order of rows and of documents in them. A document begins at position 0; its
-    weight is what the mask holds where its tokens count.
+    Where ranks share rows it is the same on all of them, and so must be what they take of it: each
+    then has the gradients of its own tokens, and their sum over ranks is the gradient.
 
     Args:
         layer: hidden states [b, s, h] and weight, as for `label_log_probs`; so are the others.
-        position_ids: [b, s].
+        numbers: [b, s] of `Answers`, this rank's part of them.
+        count: answers of the whole rows.
+        context: ranks that share each row's tokens.
     """
     log_probs = label_log_probs(layer, labels, mask, group, chunk_bytes).double()
-    counted = counted_tokens(mask)
-    documents = (position_ids.reshape(-1) == 0).cumsum(0)[counted]
-    numbers, answer = torch.unique_consecutive(documents, return_inverse=True)
-    weights = log_probs.new_zeros(len(numbers))
-    weights[answer] = mask.reshape(-1)[counted].to(weights)
-    return log_probs.new_zeros(len(numbers)).index_add(0, answer, log_probs), weights
+    answer = numbers.reshape(-1)[counted_tokens(mask)]
+    mine = log_probs.new_zeros(count).index_add(0, answer, log_probs)
+    found: Tensor = _SumOfParts.apply(mine, context)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _SumOfParts(torch.autograd.Function):
+    """What all ranks have is summed; the slope of the sum is that of a rank's own part."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, group: Group) -> Tensor:
+        return all_sum(mine.clone(), group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
 
 
 class _LabelLogProbs(torch.autograd.Function):

@@ -63,10 +63,10 @@ class ReferenceConfig:
         self.data = as_paths(self.data)
         if not self.data:
             raise ConfigError("data is []; give at least one directory of preference pairs")
-        self.parallel.require_whole_sequences("a reference")
         for name in ("sequence_length", "micro_batch_size", "shard_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        self.parallel.check_length(self.sequence_length)
 
 
 @dataclass

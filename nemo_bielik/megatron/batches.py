@@ -38,7 +38,8 @@ class Batch:
     """One micro-batch; `loss_mask` is 0 where the next token is not to be learned.
 
     It begins another document, is not the assistant's, or is padding. Where ranks share each
-    sequence all of it is this rank's part, and `mask` says which tokens of the whole it may see.
+    sequence all of it is this rank's part, `mask` says which tokens of the whole it may see, and
+    `shared` is the whole.
     """
 
     tokens: Tensor
@@ -46,6 +47,12 @@ class Batch:
     loss_mask: Tensor
     position_ids: Tensor
     mask: Tensor | None = None
+    shared: "Batch | None" = None
+
+    @property
+    def whole(self) -> "Batch":
+        """The micro-batch with all tokens of its sequences."""
+        return self.shared or self
 
     def model_inputs(self) -> dict[str, Any]:
         """Return GPTModel's arguments: THD packing on Transformer Engine, a dense mask elsewhere.
@@ -109,12 +116,21 @@ def packed_sequences(position_ids: Tensor) -> PackedSeqParams:
 def next_batch(data_iterator: Iterator[dict[str, Tensor]]) -> Batch:
     """Take one micro-batch; every pipeline stage reads the same one, context ranks their parts."""
     item = next(data_iterator)
-    fields = ("tokens", "labels", "loss_mask", "position_ids")
-    rows = {name: item[name].cuda(non_blocking=True) for name in fields}
+
+    def rows(name: str) -> Tensor:
+        return item[name].cuda(non_blocking=True)
+
+    whole = Batch(rows("tokens"), rows("labels"), rows("loss_mask"), rows("position_ids"))
     if parallel_state.get_context_parallel_world_size() == 1:
-        return Batch(**rows)
-    mask = own_mask(rows["position_ids"])
-    return Batch(**{name: own_part(values) for name, values in rows.items()}, mask=mask)
+        return whole
+    return Batch(
+        own_part(whole.tokens),
+        own_part(whole.labels),
+        own_part(whole.loss_mask),
+        own_part(whole.position_ids),
+        own_mask(whole.position_ids),
+        whole,
+    )
 
 
 class _Repeated(Dataset[Any]):

@@ -69,9 +69,14 @@ class InferencePass(ABC):
         show = dist.get_rank() == 0
         for number in progress(mine, desc=self.config.output.name, unit=self.unit, show=show):
             found = self._measure_all(self._items(number))
-            if self.model.post_process and dist.get_rank(self.group) == 0:
+            if self._saves():
                 with atomic_file(self._path(number)) as scratch:
                     self._save(scratch, number, np.concatenate(found))
+
+    def _saves(self) -> bool:
+        """Whether this is the one of the ranks with the same records that writes them."""
+        context = parallel_state.get_context_parallel_rank()
+        return bool(self.model.post_process) and dist.get_rank(self.group) == context == 0
 
     def _measure_all(self, items: list[Item]) -> list[Array]:
         """Return the records of each micro-batch; nothing on all but the last stage."""

@@ -2,8 +2,8 @@
 
 A row holds pairs, the chosen answer's document before the rejected one's, so both are always in one
 micro-batch and one forward pass of one model serves both. The loss is divided by the pairs of all
-ranks and micro-batches. Context parallelism is not part of the engine: a pair lies on one rank (or
-on the tensor-parallel ranks that share it).
+ranks and micro-batches. Ranks that share a row sum what each has of an answer before the loss,
+which is not linear in it; all of them then take the loss of the same pairs, and one counts these.
 """
 
 from pathlib import Path
@@ -15,13 +15,12 @@ from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 
 from nemo_bielik.align.dpo_loss import AnswerLogProbs, dpo_positive_loss
-from nemo_bielik.align.log_probs import answer_log_probs
 from nemo_bielik.align.reference import ReferenceConfig, ReferenceLogProbs
 from nemo_bielik.align.reference import prepare as prepare_reference
 from nemo_bielik.megatron.batches import Batch
 from nemo_bielik.megatron.objectives import Loss, OwnLoss
-from nemo_bielik.megatron.output_layer import end_at_hidden, output_layer
-from nemo_bielik.megatron.reference_pass import answers_of, compute_reference
+from nemo_bielik.megatron.output_layer import end_at_hidden
+from nemo_bielik.megatron.reference_pass import answers_of, compute_reference, log_probs_of
 from nemo_bielik.training import TrainConfig
 
 
@@ -51,13 +50,7 @@ class Preferences(OwnLoss):
         return provider
 
     def _loss(self, batch: Batch, policy: MegatronModule, hidden: Tensor) -> Loss:
-        labels, mask, positions = (
-            values.view(hidden.shape[:2])
-            for values in (batch.labels, batch.loss_mask, batch.position_ids)
-        )
-        group = parallel_state.get_tensor_model_parallel_group()
-        layer = output_layer(policy, hidden)
-        sums, weights = answer_log_probs(layer, labels, mask, positions, group)
+        sums, weights = log_probs_of(policy, hidden, batch)
         known = torch.from_numpy(self.reference.read(answers_of(batch))).to(sums)
         total, count, watched = dpo_positive_loss(
             _by_pairs(sums), _by_pairs(known), self.beta, self.positive_weight, weights[::2]
@@ -66,7 +59,8 @@ class Preferences(OwnLoss):
         log = {
             name: torch.stack([value, count.to(value)]).float() for name, value in figures.items()
         }
-        return total.float(), count.to(torch.int), log
+        counts = parallel_state.get_context_parallel_rank() == 0
+        return total.float(), (count * counts).to(torch.int), log
 
 
 def _by_pairs(answers: Tensor) -> AnswerLogProbs:

@@ -13,15 +13,18 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.bridge.training.initialize import destroy_global_state
+from megatron.core import parallel_state
+from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 from torch.utils.data import ConcatDataset, default_collate
 
-from nemo_bielik.align.log_probs import answer_log_probs
+from nemo_bielik.align.log_probs import Answers, answer_log_probs
 from nemo_bielik.align.reference import ANSWER, ReferenceConfig, write_store
 from nemo_bielik.distill.cache_format import Array, Fragments
 from nemo_bielik.files import explain_disk_errors
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.megatron.batches import Batch, require_packable
+from nemo_bielik.megatron.context_parallel import own_part
 from nemo_bielik.megatron.inference_pass import InferencePass, Item
 from nemo_bielik.megatron.model import (
     distributed_session,
@@ -66,8 +69,32 @@ def compute_reference(config: ReferenceConfig, manifest: Manifest) -> None:
 
 def answers_of(batch: Batch) -> Fragments:
     """Return the answers of a micro-batch, in the order of its rows."""
-    rows = (batch.tokens, batch.position_ids, batch.loss_mask)
+    whole = batch.whole
+    rows = (whole.tokens, whole.position_ids, whole.loss_mask)
     return Fragments.of(*(field.cpu().numpy().reshape(-1) for field in rows))
+
+
+def log_probs_of(model: MegatronModule, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities of `answers_of` and their weights, on all ranks the same.
+
+    Args:
+        model: of the last stage.
+        hidden: its hidden states [b, s, hidden], or this rank's part of them.
+    """
+    answers = Answers.of(batch.whole.loss_mask, batch.whole.position_ids)
+    shared = batch.shared is not None
+    numbers = own_part(answers.numbers) if shared else answers.numbers
+    labels, mask = (values.view(hidden.shape[:2]) for values in (batch.labels, batch.loss_mask))
+    sums = answer_log_probs(
+        output_layer(model, hidden),
+        labels,
+        mask,
+        numbers,
+        len(answers.weights),
+        parallel_state.get_tensor_model_parallel_group(),
+        parallel_state.get_context_parallel_group() if shared else None,
+    )
+    return sums, answers.weights
 
 
 def _rows(config: ReferenceConfig, index: Path) -> ConcatDataset[Any]:
@@ -119,12 +146,7 @@ class _ReferencePass(InferencePass):
 
     def _measure(self, hidden: Tensor, batch: Batch, item: Item) -> Array:
         """Return the answers of a micro-batch with their log-probabilities."""
-        shape = hidden.shape[:2]
-        labels, mask, positions = (
-            values.view(shape) for values in (batch.labels, batch.loss_mask, batch.position_ids)
-        )
-        layer = output_layer(self.model, hidden)
-        sums, _ = answer_log_probs(layer, labels, mask, positions, self.group)
+        sums, _ = log_probs_of(self.model, hidden, batch)
         self._require_numbers(sums)
         answers = np.empty(len(sums), ANSWER)
         answers["key"], answers["log_prob"] = answers_of(batch).keys, sums.cpu().numpy()

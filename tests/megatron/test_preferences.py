@@ -24,7 +24,9 @@ from nemo_bielik.training import OptimConfig
 DPO = "nemo_bielik.align.dpo:dpo"
 REFERENCE = "nemo_bielik.align.reference:reference"
 LENGTH, BATCH, BETA, LAMBDA = 48, 2, 0.2, 3.0
-TENSOR, PIPELINE, DATA = (ParallelConfig(**{x: 2}) for x in ("tensor", "pipeline", "data"))
+TENSOR, PIPELINE, DATA, CONTEXT = (
+    ParallelConfig(**{x: 2}) for x in ("tensor", "pipeline", "data", "context")
+)
 #: Documents and which of their tokens are learned, pair by pair.
 Answers = list[tuple[list[int], list[int]]]
 
@@ -131,7 +133,8 @@ def stored(directory: Path) -> list[float]:
 
 def test_stored_log_probabilities_are_the_live_references(store, reference, live):
     assert stored(reference) == pytest.approx(live, rel=1e-5)
-    for changes in ({"parallel": TENSOR}, {"parallel": DATA, "micro_batch_size": 2}):
+    two_rows: dict[str, Any] = {"micro_batch_size": 2}
+    for changes in ({"parallel": TENSOR}, {"parallel": DATA} | two_rows, {"parallel": CONTEXT}):
         assert stored(store(**changes)) == pytest.approx(live, rel=1e-5), changes
     results = Manifest.load(reference).results
     assert results["pairs"] == 7 and results["answers"] == 14
@@ -161,8 +164,19 @@ def pairs_of_first_step(pairs: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"parallel": TENSOR}, {"parallel": PIPELINE}, {"parallel": DATA}, {"micro_batch_size": 2}],
-    ids=["one process", "tensor=2", "pipeline=2", "data=2", "two rows at once"],
+    [
+        {},
+        {"parallel": TENSOR},
+        {"parallel": PIPELINE},
+        {"parallel": DATA},
+        {"parallel": CONTEXT},
+        {"micro_batch_size": 2},
+        {"parallel": CONTEXT, "micro_batch_size": 2},
+    ],
+    ids=[
+        *("one process", "tensor=2", "pipeline=2", "data=2", "context=2", "two rows at once"),
+        "context=2, two rows at once",
+    ],
 )
 def test_loss_and_gradients_are_those_of_answers_run_alone(
     run, reference, assistant, live, pairs, changes
@@ -180,13 +194,16 @@ def test_loss_and_gradients_are_those_of_answers_run_alone(
     assert line["accuracy"] == pytest.approx(np.mean([margin > 0 for margin in margins]))
 
 
-def test_tensor_parallel_runs_learn_the_same(run, reference):
-    one, two = (run(reference=reference, iters=3, parallel=p) for p in (ParallelConfig(), TENSOR))
-    losses = [[line["loss"] for line in lines(output)] for output in (one, two)]
-    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)
-    weights = [load_file(output / "model.safetensors") for output in (one, two)]
-    for name, weight in weights[0].items():
-        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=2e-4)
+def test_runs_of_ranks_that_share_vocabulary_or_rows_learn_the_same(run, reference):
+    layouts = (ParallelConfig(), TENSOR, CONTEXT)
+    one, *others = (run(reference=reference, iters=3, parallel=layout) for layout in layouts)
+    losses = [line["loss"] for line in lines(one)]
+    assert len(losses) == 3
+    for other in others:
+        assert losses == pytest.approx([line["loss"] for line in lines(other)], rel=1e-4)
+        weights = load_file(other / "model.safetensors")
+        for name, weight in load_file(one / "model.safetensors").items():
+            torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=2e-4)
 
 
 def test_a_run_makes_its_own_reference_and_another_uses_it(run, assistant, pairs, tmp_path):
@@ -268,6 +285,7 @@ def test_pairs_longer_than_a_sequence_stop_the_run_or_are_skipped(run):
         ({"positive_weight": -1.0}, "positive_weight is -1.0"),
         ({"epochs": 0}, "epochs is 0"),
         ({"packing": "cut"}, "packing=cut would cut examples"),
+        ({"sequence_length": 50, "parallel": CONTEXT}, "multiple of 2 × parallel.context = 4"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, said):
