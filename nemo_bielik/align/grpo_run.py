@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def _run(
     if trainer.state.global_step < config.iters:
         raise SystemExit(0)  # by a signal; a checkpoint is saved
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    _gather_skipped(grader)
     if not _writes():
         return
     with stage_output(config.output, inputs.manifest, results, started) as scratch:
@@ -104,6 +106,16 @@ def _run(
         results["rewards_skipped"] = dict(grader.skipped)
     shutil.rmtree(work)
     print_skipped(read, grader)
+
+
+def _gather_skipped(grader: Grader) -> None:
+    """Give the rank that writes the counts of all: each graded its own answers."""
+    if not dist.is_initialized():
+        return
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, grader.skipped)
+    if _writes():
+        grader.skipped = sum(found, Counter())
 
 
 def _writes() -> bool:

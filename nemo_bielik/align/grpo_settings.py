@@ -9,16 +9,37 @@ from trl import GRPOConfig as TrlConfig
 from nemo_bielik.align.grpo import GrpoConfig
 from nemo_bielik.errors import ConfigError
 
+#: Rank 0 alone answers the held-out tasks; what others wait for takes no longer than this.
+_PATIENCE_SECONDS = 24 * 3600
+
+
+class _Arguments(TrlConfig):  # type: ignore[misc]
+    """TRL's settings; of several processes on CPUs accelerate numbers the CPU too.
+
+    Onto a "cpu:1" torch loads no checkpoint.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains."""
+        found: torch.device = super().device
+        return torch.device("cpu") if found.type == "cpu" else found
+
 
 def trl_arguments(config: GrpoConfig, work: Path) -> TrlConfig:
     """Return TRL's settings of a run; on several ranks making them joins the process group.
 
-    Raises `ConfigError` where vLLM is asked for and cannot be had.
+    Raises `ConfigError` where vLLM is asked for and cannot be had, or shards where there is no GPU.
     """
     optim, on_gpu = config.optim, torch.cuda.is_available()
+    if config.shard and not on_gpu:
+        raise ConfigError(
+            "shard=true needs GPUs (FSDP splits nothing on CPUs); leave it out: every process then "
+            "holds the whole model"
+        )
     per_update = config.micro_batch_size * config.parallel.data
     cosine = optim.decay == "cosine"
-    return TrlConfig(
+    return _Arguments(
         output_dir=str(work),
         max_steps=config.iters,
         per_device_train_batch_size=config.micro_batch_size,
@@ -53,6 +74,8 @@ def trl_arguments(config: GrpoConfig, work: Path) -> TrlConfig:
         gradient_checkpointing=config.recompute,
         use_cpu=not on_gpu,
         ddp_backend="gloo" if config.parallel.data > 1 and not on_gpu else None,
+        ddp_timeout=_PATIENCE_SECONDS,
+        ddp_find_unused_parameters=False,
         fsdp="full_shard auto_wrap" if config.shard else "",
         seed=config.seed,
         logging_steps=1,

@@ -80,6 +80,33 @@ def test_the_reward_on_held_out_tasks_rises_with_every_seed(
     assert "grad_norm" not in printed  # TRL's own lines
 
 
+def test_two_processes_learn_from_each_others_answers(
+    make_policy: Make,
+    tasks: Path,
+    held_out: Path,
+    write_tasks: Make,
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    """Every group's answers and rewards lie on both; a tenth of the tasks has a reward that fails.
+
+    Thirty steps of eight prompts go twice over 120 tasks, with eight answers each.
+    """
+    monkeypatch.chdir(OWN)
+    failing = [{"prompt": f"w{n} w{n}", "reward": "raising"} for n in range(12)]
+    mixed = write_tasks([*tasks.read_text(encoding="utf-8").splitlines(), *failing])
+    words = ["grpo", f"--model={make_policy(steps=20)}", f"--tasks={mixed}", "--iters=30"]
+    words += [f"--held-out={held_out}", f"--output={tmp_path / 'out'}", "--max-answer-tokens=3"]
+    words += ["micro_batch_size=4", "kl_beta=0", "optim.max_lr=5e-3", "optim.min_lr=1e-3"]
+    words += ["optim.warmup_iters=1", "parallel.data=2"]
+    words += ["grading.own=[own_rewards:raising]", "grading.unfinished=grade"]
+    assert main(words) == 0
+    results = Manifest.load(tmp_path / "out").results
+    assert results["steps"] == 30
+    assert results["reward_after"]["reward"] > results["reward_before"]["reward"] + 0.1
+    assert results["rewards_skipped"] == {"raising gave KeyError": 12 * 2 * 8}
+
+
 def test_a_constant_reward_leaves_every_byte_of_the_weights(
     make_policy: Make, tasks: Path, write_tasks: Make, tmp_path: Path, monkeypatch: Any
 ) -> None:
