@@ -68,8 +68,12 @@ def read_conversation(line: str) -> Conversation:
     """Return the conversation of one JSON line; raise `Refused` if it is none."""
     record = _record(line)
     messages = _messages(record.get("messages"), '"messages"')
-    if all(message["role"] != "assistant" for message in messages):
+    answers = {n: m for n, m in enumerate(messages, start=1) if m["role"] == "assistant"}
+    if not answers:
         raise Refused("no assistant turn")
+    for number, message in answers.items():
+        if _says_nothing(message):
+            raise Refused("an empty answer", f"message {number}")
     return Conversation(messages, _tools(record), _weight(record))
 
 
@@ -102,9 +106,13 @@ def _answer(record: dict[str, Any], name: str) -> Messages:
     messages = _messages([given] if isinstance(given, dict) else given, f'"{name}"')
     if messages[0]["role"] != "assistant":
         raise Refused("an answer that is not the assistant's", f'"{name}"')
-    if not any(message["content"] or message.get("tool_calls") for message in messages):
+    if all(map(_says_nothing, messages)):
         raise Refused("an empty answer", f'"{name}"')
     return messages
+
+
+def _says_nothing(message: dict[str, Any]) -> bool:
+    return not message.get("tool_calls") and not (message["content"] or "").strip()
 
 
 def _messages(given: Any, name: str) -> Messages:

@@ -72,6 +72,7 @@ BAD: list[tuple[Any, str]] = [
     ({"text": "Look"}, 'no list "messages" of objects'),
     ({"messages": []}, "no message"),
     (messages(("user", "Look")), "no assistant turn"),
+    (messages(("user", "Look"), ("assistant", " \n")), "an empty answer (message 2)"),
     (messages(("wizard", "Look"), ("assistant", "It")), "unknown role (message 1: 'wizard'"),
     (messages(("user", None), ("assistant", "It")), "no content (message 1"),
     (messages(("user", "Look"), ("assistant", None)), "no content (message 2"),
