@@ -1,10 +1,13 @@
 """llama.cpp tokenises a file's text as Hugging Face tokenises the model's."""
 
 import json
+import shutil
 
 import pytest
 
+from nemo_bielik.align.preflight import Preflight
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.data.chat import ChatTokenizer
 from nemo_bielik.data.tokenizer import load_tokenizer
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.quantize.gguf_file import write_gguf
@@ -58,6 +61,49 @@ def test_conversations_have_the_same_tokens(both):
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in expected
     assert llama.tokenize(text) == expected
     assert llama.metadata("tokenizer.chat_template") == tokenizer.chat_template
+
+
+#: As `conftest.CHAT`, with the assistant's part marked and its turn opened on request.
+MARKED = (
+    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>"
+    "{% endgeneration %}{% else %}{{ message['content'] }}<|im_end|>{% endif %}{{ '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "sentencepiece"])
+def test_an_assistant_as_fine_tuning_leaves_it_stops_where_its_turn_ends(
+    make_quantizable, tokenizers, tmp_path, kind
+):
+    """Its chat template and both its ends, in transformers and in llama.cpp."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = tmp_path / "tokenizer"
+    shutil.copytree(tokenizers[kind], source)
+    (source / "chat_template.jinja").write_text(MARKED, encoding="utf-8")
+    chat = ChatTokenizer.open(source)
+    turn = chat.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    directory = make_quantizable(kind)
+    Preflight({}, chat, turn).complete(directory)
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    talk = [{"role": "user", "content": "Gdzie jest Kraków?"}]
+    asked = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    assert asked.endswith("?<|im_end|>\n<|im_start|>assistant\n")
+    ids = tokenizer(asked, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    assert model.generation_config.eos_token_id == sorted([tokenizer.eos_token_id, turn])
+
+    write_gguf(Checkpoint.open(directory), "F16", tmp_path / "m.gguf")
+    llama = LlamaModel(tmp_path / "m.gguf", 64, 1)
+    assert llama.metadata("tokenizer.chat_template") == MARKED
+    assert llama.tokenize(asked) == ids[0].tolist()
+    assert llama.metadata("tokenizer.ggml.eos_token_id") == str(tokenizer.eos_token_id)
+    assert llama.metadata("tokenizer.ggml.eot_token_id") == str(turn)
+    ends = {token for token in range(llama.vocab_size) if llama._vocab.is_eog(token)}
+    assert ends == {tokenizer.eos_token_id, turn}
 
 
 def test_text_comes_back(both, documents):
