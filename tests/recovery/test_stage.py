@@ -157,6 +157,34 @@ def test_repeats_share_a_label_and_a_label_comes_from_the_models_stage(
     assert overall == [75.0, 37.5]
 
 
+def test_the_stages_of_alignment_stand_in_their_order_each_against_the_one_before(
+    evaluation: Write, run: Any, tmp_path: Path
+) -> None:
+    """As the report's Table 14; evaluations as `bielik align` leaves them, beside the demo's."""
+    made = {"pruned": "prune", "distilled-seed1": "distill"}
+    made |= {"fine-tuned": "sft", "preferred": "dpo", "rewarded": "grpo"}
+    answers = ("10000000", "11000000", "11110000", "11111000", "11110000")
+    students = []
+    for (name, stage), right in zip(made.items(), answers, strict=True):
+        model = _folder(tmp_path / f"made-by-{stage}")
+        Manifest(stage=stage, config={}).save(model)
+        place = "align/evaluations" if stage in ("sft", "dpo", "grpo") else "demo/evaluations"
+        students.append(evaluation(f"{place}/{name}", right, model=str(model)))
+    assert run(evaluation("demo/evaluations/teacher", "1" * 8), *students)[0] == 0
+    found = results(tmp_path)
+    assert [one["made_by"] for one in found["students"]] == [*made.values()]
+    rows = [row for row in found["rows"] if row["level"] == "overall"]
+    labels = ["pruned", "distilled", "fine-tuned", "preferred", "rewarded"]
+    assert [row["student"] for row in rows] == labels
+    assert [row["recovery_percent"] for row in rows] == [12.5, 25.0, 50.0, 62.5, 50.0]
+    changes = [row["change"] for row in rows[1:]]
+    assert [one["from"] for one in changes] == labels[:-1]
+    assert [one["recovery_points"] for one in changes] == [12.5, 25.0, 12.5, -12.5]
+    page = (tmp_path / "out" / "recovery.html").read_text(encoding="utf-8")
+    places = [page.index(f">{label}<") for label in labels]
+    assert places == sorted(places)
+
+
 def test_perplexity_stands_there_only_for_the_same_text(
     evaluation: Write, run: Any, tmp_path: Path
 ) -> None:
