@@ -50,6 +50,8 @@ class DemoConfig(PipelineConfig):
                 "the demo runs on the built-in world; use `bielik pipeline` for your own model "
                 "and texts"
             )
+        if self.assistant.conversations:
+            raise ConfigError("the demo ends at distilled models; run `bielik align` after it")
         if not self.seeds or not self.label_rates:
             raise ConfigError("seeds and label_rates need at least one value each")
         if self.from_scratch.tokens != self.recovery.tokens:

@@ -1,4 +1,4 @@
-"""The chain: text → teacher → scores → pruned → distilled → evaluated → report.
+"""The chain: text → teacher → scores → pruned → distilled (→ an assistant) → evaluated → report.
 
 Every step is a stage with its own artifact, so a run that was stopped continues with what is
 missing. On a user's own model and text it starts there; on text alone, or on nothing (the built-in
@@ -10,9 +10,12 @@ Here the steps run in lanes of this machine; with ``--executor`` each is a job (
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nemo_bielik.align.assistant import AssistantSettings, AssistantStages
+from nemo_bielik.commands import find_command
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.config import EvaluateConfig
@@ -49,6 +52,7 @@ class PipelineConfig(PrepareConfig):
     score_parallel: ParallelConfig | None = field(
         default=None, metadata={"help": "layout of scoring; none: that of recovery"}
     )
+    assistant: AssistantSettings = field(default_factory=AssistantSettings)
     lanes: int = field(
         default=2, metadata={"help": "stages or ranks that run side by side on this machine"}
     )
@@ -153,6 +157,15 @@ class StageSettings:
             sequence_length=self.config.recovery.sequence_length if self.config.texts else 256,
         )
 
+    def assistant(self) -> AssistantStages:
+        """Return the stages after distillation."""
+        start = self.run.model(DISTILLED)
+        return AssistantStages(self.config.assistant, self.run, start, self._with_tokenizer)
+
+    @property
+    def _with_tokenizer(self) -> Path:
+        return self.config.model or self.run.tokenizer
+
     def report(self) -> ReportConfig:
         """Return the settings of the page that shows the run."""
         return ReportConfig(run=self.config.output, output=self.run.report)
@@ -204,6 +217,12 @@ class Chain(StageSettings):
         """Bring the pruned model back."""
         self.lanes.run(DISTILL, self.recovering())
 
+    def align(self) -> None:
+        """Make an assistant of it, as far as there are data."""
+        for job in self.assistant().jobs("prepare", "distill"):
+            function = find_command(job.command, []).function
+            self.step(job.label, partial(self.lanes.run, function, job.config))
+
     def evaluate(self, names: list[str]) -> None:
         """Judge models side by side."""
         collect([self.lanes.submit(EVALUATE, self.evaluation(name)) for name in names])
@@ -230,7 +249,9 @@ def run_pipeline(config: PipelineConfig) -> None:
         chain.step("score", chain.score)
         chain.step("prune", chain.prune)
         chain.step("distil", chain.distill)
-        chain.step("evaluate", lambda: chain.evaluate([TEACHER, PRUNED, DISTILLED]))
+        chain.align()
+        aligned = chain.assistant().made()
+        chain.step("evaluate", lambda: chain.evaluate([TEACHER, PRUNED, DISTILLED, *aligned]))
     chain.step("report", lambda: write_report(chain.report()))
     print(f"report: {chain.run.report}")
 
@@ -250,6 +271,9 @@ def pipeline_jobs(config: PipelineConfig) -> list[Task]:
     jobs.append(Task("score", stages.scoring(), after=(made[TEACHER],)))
     jobs.append(Task("prune", stages.pruning(), after=("score",)))
     jobs.append(Task("distill", stages.recovering(), after=("prune",)))
+    assistant = stages.assistant()
+    jobs += assistant.jobs("prepare", "distill")
+    made |= assistant.made()
     judging = [
         Task("evaluate", stages.evaluation(name), name=f"evaluate-{name}", after=(before,))
         for name, before in made.items()

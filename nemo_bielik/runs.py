@@ -6,7 +6,7 @@ from pathlib import Path
 #: The models of a run in the order of their making; a control or a seed appends to the name.
 TEACHER, PRUNED, DISTILLED = "teacher", "pruned", "distilled"
 #: What alignment makes of the last of them.
-FINE_TUNED, ALIGNED = "fine-tuned", "aligned"
+FINE_TUNED, ALIGNED, REWARDED = "fine-tuned", "aligned", "aligned-grpo"
 LABEL_TRAINED, FROM_SCRATCH = "label_trained", "from_scratch"
 
 

@@ -8,17 +8,15 @@ sequence: of the layouts that `bielik plan --cluster 2x8xH200 --teacher none --s
 
 from dataclasses import replace
 
-from nemo_bielik.align.dpo import DpoConfig
+from nemo_bielik.align.assistant import INSTRUCTIONS, PREFERENCES
+from nemo_bielik.align.dpo import DpoConfig, DpoSettings
 from nemo_bielik.align.reference import ReferenceConfig
-from nemo_bielik.align.sft import SftConfig
+from nemo_bielik.align.sft import SftConfig, SftSettings
 from nemo_bielik.parallel import ParallelConfig
-from nemo_bielik.recipes import tiny_stages
+from nemo_bielik.recipes import tiny, tiny_stages
 from nemo_bielik.recipes.bielik_11b_v3 import RUN
 from nemo_bielik.runs import ALIGNED, DISTILLED, FINE_TUNED
 from nemo_bielik.training import OptimConfig, StabilityConfig
-
-#: Tokens of `bielik tokenize` in a run's directory.
-INSTRUCTIONS, PREFERENCES = "instructions", "preferences"
 
 
 def layout() -> ParallelConfig:
@@ -26,13 +24,9 @@ def layout() -> ParallelConfig:
     return ParallelConfig(tensor=2, data=8, sequence=True)
 
 
-def sft() -> SftConfig:
+def fine_tuning() -> SftSettings:
     """2.1 million tokens a step, packed; a step that would do harm rolls back."""
-    return SftConfig(
-        model=RUN.model(DISTILLED),
-        tokenizer=RUN.root / "chat-tokenizer",
-        train_data=[RUN.tokens(INSTRUCTIONS)],
-        output=RUN.model(FINE_TUNED),
+    return SftSettings(
         unfit="skip",
         global_batch_size=64,
         save_interval=200,
@@ -43,12 +37,9 @@ def sft() -> SftConfig:
     )
 
 
-def dpo() -> DpoConfig:
+def preferences() -> DpoSettings:
     """Sixteen sequences of whole pairs a step; the reference comes first, on the same ranks."""
-    return DpoConfig(
-        model=RUN.model(FINE_TUNED),
-        train_data=[RUN.tokens(PREFERENCES)],
-        output=RUN.model(ALIGNED),
+    return DpoSettings(
         unfit="skip",
         global_batch_size=16,
         save_interval=100,
@@ -56,6 +47,27 @@ def dpo() -> DpoConfig:
         optim=OptimConfig(max_lr=5e-7, min_lr=5e-8, warmup_iters=50, weight_decay=0.0),
         stability=StabilityConfig(policy="rollback"),
         parallel=layout(),
+    )
+
+
+def sft() -> SftConfig:
+    """Fine-tune the distilled model; it gets the chat template of the run's chat-tokenizer."""
+    return SftConfig(
+        model=RUN.model(DISTILLED),
+        tokenizer=RUN.root / "chat-tokenizer",
+        train_data=[RUN.tokens(INSTRUCTIONS)],
+        output=RUN.model(FINE_TUNED),
+        **vars(fine_tuning()),
+    )
+
+
+def dpo() -> DpoConfig:
+    """Teach the fine-tuned model preferences."""
+    return DpoConfig(
+        model=RUN.model(FINE_TUNED),
+        train_data=[RUN.tokens(PREFERENCES)],
+        output=RUN.model(ALIGNED),
+        **vars(preferences()),
     )
 
 
@@ -82,27 +94,18 @@ def tiny_sft() -> SftConfig:
         tokenizer=run.root / "chat-tokenizer",
         train_data=[run.tokens(INSTRUCTIONS)],
         output=run.model(FINE_TUNED),
-        unfit="skip",
-        sequence_length=256,
-        global_batch_size=8,
-        micro_batch_size=8,
-        optim=OptimConfig(max_lr=1e-3, min_lr=1e-4, weight_decay=0.0),
+        **vars(tiny.fine_tuning()),
     )
 
 
 def tiny_dpo() -> DpoConfig:
-    """Its preferences, gently: it knows little that could be forgotten."""
+    """Its preferences."""
     run = tiny_stages.RUN
     return DpoConfig(
         model=run.model(FINE_TUNED),
         train_data=[run.tokens(PREFERENCES)],
         output=run.model(ALIGNED),
-        unfit="skip",
-        epochs=1,
-        sequence_length=256,
-        global_batch_size=8,
-        micro_batch_size=8,
-        optim=OptimConfig(max_lr=1e-4, min_lr=1e-5, weight_decay=0.0),
+        **vars(tiny.preferences()),
     )
 
 

@@ -95,6 +95,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("minitron_7b", "quantize", minitron_7b.quantize, on_gpus=False),
     Recipe("minitron_7b", "pipeline", minitron_7b.pipeline),
     Recipe("minitron_7b_1x8", "pipeline", minitron_7b.pipeline_1x8),
+    Recipe("minitron_7b_assistant", "pipeline", minitron_7b.pipeline_assistant),
     Recipe("tiny", "sft", alignment.tiny_sft, on_gpus=False),
     Recipe("tiny", "reference", alignment.tiny_reference, on_gpus=False),
     Recipe("tiny", "dpo", alignment.tiny_dpo, on_gpus=False),

@@ -8,7 +8,8 @@ the report found; the split ones are for smaller GPUs and longer sequences.
 
 from dataclasses import replace
 
-from nemo_bielik.align.grpo import GrpoConfig
+from nemo_bielik.align.assistant import AssistantSettings
+from nemo_bielik.align.grpo import GrpoConfig, GrpoSettings
 from nemo_bielik.distill.cache_stage import CacheTeacherConfig, cache_for
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.evaluate.config import EvaluateConfig
@@ -16,9 +17,9 @@ from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.pipeline import PipelineConfig
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.quantize.config import QuantizeConfig
-from nemo_bielik.recipes import bielik_11b_v3
+from nemo_bielik.recipes import alignment, bielik_11b_v3
 from nemo_bielik.recipes.bielik_11b_v3 import MODEL, RUN, SEQUENCE_LENGTH
-from nemo_bielik.runs import ALIGNED, DISTILLED, PRUNED
+from nemo_bielik.runs import ALIGNED, DISTILLED, PRUNED, REWARDED
 from nemo_bielik.shape import Shape
 from nemo_bielik.training import OptimConfig, StabilityConfig, TrainSettings
 
@@ -114,17 +115,12 @@ def cache_teacher() -> CacheTeacherConfig:
     return cache_for(distill(), RUN.root / "teacher-cache")
 
 
-def grpo() -> GrpoConfig:
+def rewards() -> GrpoSettings:
     """Once over the report's 143,000 tasks, 64 of them a step, after SFT and DPO-P.
 
     It gives neither sizes nor rates: these are ours, and no GPU of ours has run them.
     """
-    return GrpoConfig(
-        model=RUN.model(ALIGNED),
-        tasks=[RUN.root / "align" / "tasks.jsonl"],
-        held_out=[RUN.root / "align" / "held_out_tasks.jsonl"],
-        output=RUN.model(f"{ALIGNED}-grpo"),
-        malformed="skip",
+    return GrpoSettings(
         iters=2_234,
         prompts_per_step=64,
         group_size=8,
@@ -139,6 +135,35 @@ def grpo() -> GrpoConfig:
     )
 
 
+def assistant() -> AssistantSettings:
+    """Conversations, pairs and tasks as JSON lines beside the run's text."""
+    data = RUN.root / "align"
+    return AssistantSettings(
+        conversations=[data / "conversations.jsonl"],
+        preferences=[data / "pairs.jsonl"],
+        tasks=[data / "tasks.jsonl"],
+        held_out_tasks=[data / "held_out_tasks.jsonl"],
+        tokenizer=RUN.root / "chat-tokenizer",
+        malformed="skip",
+        sft=alignment.fine_tuning(),
+        dpo=alignment.preferences(),
+        grpo=rewards(),
+    )
+
+
+def grpo() -> GrpoConfig:
+    """Learn from rewards, after preferences."""
+    data = assistant()
+    return GrpoConfig(
+        model=RUN.model(ALIGNED),
+        tasks=data.tasks,
+        held_out=data.held_out_tasks,
+        output=RUN.model(REWARDED),
+        malformed=data.malformed,
+        **vars(rewards()),
+    )
+
+
 def pipeline() -> PipelineConfig:
     """The whole chain as jobs: scoring on one node, distillation on two, evaluation on one GPU."""
     return PipelineConfig(
@@ -149,6 +174,11 @@ def pipeline() -> PipelineConfig:
         score_parallel=bielik_11b_v3.score_1x8().parallel,
         lanes=8,
     )
+
+
+def pipeline_assistant() -> PipelineConfig:
+    """The chain and what makes an assistant of its model, each stage on two nodes."""
+    return replace(pipeline(), assistant=assistant())
 
 
 def pipeline_1x8() -> PipelineConfig:

@@ -3,6 +3,9 @@
 docs/demo.md says how they were chosen and what other choices gave.
 """
 
+from nemo_bielik.align.dpo import DpoSettings
+from nemo_bielik.align.grpo import GrpoSettings
+from nemo_bielik.align.sft import SftSettings
 from nemo_bielik.data.tiny_polish.world import WorldConfig
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.shape import Shape
@@ -72,6 +75,38 @@ def from_scratch() -> TrainSettings:
     settings = recovery()
     settings.optim = OptimConfig(max_lr=8e-3, min_lr=8e-4, warmup_iters=10)
     return settings
+
+
+def fine_tuning() -> SftSettings:
+    """Three epochs of conversations."""
+    return SftSettings(
+        unfit="skip",
+        sequence_length=256,
+        global_batch_size=8,
+        micro_batch_size=8,
+        optim=OptimConfig(max_lr=1e-3, min_lr=1e-4, weight_decay=0.0),
+    )
+
+
+def preferences() -> DpoSettings:
+    """One epoch of pairs, gently: the model knows little that could be forgotten."""
+    return DpoSettings(
+        unfit="skip",
+        epochs=1,
+        sequence_length=256,
+        global_batch_size=8,
+        micro_batch_size=8,
+        optim=OptimConfig(max_lr=1e-4, min_lr=1e-5, weight_decay=0.0),
+    )
+
+
+def rewards() -> GrpoSettings:
+    """Sixty steps on answers of a few words."""
+    return GrpoSettings(
+        iters=60,
+        max_answer_tokens=12,
+        optim=OptimConfig(max_lr=1e-4, min_lr=1e-5, warmup_iters=5, weight_decay=0.0, beta2=0.999),
+    )
 
 
 def label_rates() -> list[float]:

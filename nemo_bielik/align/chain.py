@@ -24,10 +24,9 @@ from nemo_bielik.launch.lanes import Lanes
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.pipeline import EVALUATE, timed_step
 from nemo_bielik.planner.table import align as align_columns
-from nemo_bielik.recipes import alignment
+from nemo_bielik.recipes import alignment, tiny
 from nemo_bielik.report.gather import read_metrics, read_object
 from nemo_bielik.runs import DISTILLED, Run
-from nemo_bielik.training import OptimConfig
 
 SFT, DPO, GRPO = "fine-tuned", "preferred", "rewarded"
 _FUNCTIONS = {
@@ -108,11 +107,7 @@ class Alignment:
             model=self.run.model(DPO),
             tasks=[self.lines("tasks")],
             output=self.run.model(GRPO),
-            iters=self.config.reward_steps,
-            max_answer_tokens=12,
-            optim=OptimConfig(
-                max_lr=1e-4, min_lr=1e-5, warmup_iters=5, weight_decay=0.0, beta2=0.999
-            ),
+            **vars(replace(tiny.rewards(), iters=self.config.reward_steps)),
         )
 
     def rewards(self, name: str) -> RewardConfig:

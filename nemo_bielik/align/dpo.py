@@ -7,7 +7,7 @@ from pathlib import Path
 from nemo_bielik.align.preflight import Preflight, pairs_report
 from nemo_bielik.align.reference import ReferenceConfig, ReferenceLogProbs
 from nemo_bielik.align.reference import prepare as prepare_reference
-from nemo_bielik.align.settings import AlignConfig
+from nemo_bielik.align.settings import AlignConfig, AlignSettings
 from nemo_bielik.data.sources import data_directories
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.manifest import Manifest
@@ -16,20 +16,9 @@ from nemo_bielik.training import OptimConfig, prepare
 
 
 @dataclass(kw_only=True)
-class DpoConfig(AlignConfig):
-    """Train `model` to prefer the chosen answers, by DPO-Positive; `positive_weight=0` is DPO.
+class DpoSettings(AlignSettings):
+    """How to learn preferences; the report leaves β, λ and the rates blank: these are ours."""
 
-    The reference is the model itself as it was. The report leaves β, λ and the rates blank: the
-    defaults are ours.
-    """
-
-    reference: Path | None = field(
-        default=None,
-        metadata={
-            "help": "what `bielik reference` made (default: made first, beside the output as "
-            "OUTPUT-reference, and used again by runs with other settings)"
-        },
-    )
     beta: float = field(
         default=0.3, metadata={"help": "how much a nat of difference to the reference counts"}
     )
@@ -50,6 +39,23 @@ class DpoConfig(AlignConfig):
                 f"positive_weight is {self.positive_weight}; it must be finite and 0 (plain DPO) "
                 "or more"
             )
+
+
+@dataclass(kw_only=True)
+class DpoConfig(DpoSettings, AlignConfig):
+    """Train `model` to prefer the chosen answers, by DPO-Positive; `positive_weight=0` is DPO.
+
+    The reference is the model itself as it was. The report leaves β, λ and the rates blank: the
+    defaults are ours.
+    """
+
+    reference: Path | None = field(
+        default=None,
+        metadata={
+            "help": "what `bielik reference` made (default: made first, beside the output as "
+            "OUTPUT-reference, and used again by runs with other settings)"
+        },
+    )
 
     @property
     def reference_directory(self) -> Path:

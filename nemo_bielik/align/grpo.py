@@ -34,18 +34,9 @@ def _optim() -> OptimConfig:
 
 
 @dataclass(kw_only=True)
-class GrpoConfig:
-    """Reinforcement learning on tasks whose answers can be verified (GRPO)."""
+class GrpoSettings:
+    """How to learn from rewards; `GrpoConfig` adds which model, on which tasks."""
 
-    model: Path = field(metadata={"help": "model directory whose tokenizer has a chat template"})
-    tasks: list[Path] = field(metadata={"help": 'JSON lines of "prompt", "answer", "reward", …'})
-    output: Path = field(metadata={"help": "model directory to make"})
-    held_out: list[Path] = field(
-        default_factory=list, metadata={"help": "tasks to measure on, before and after"}
-    )
-    malformed: Literal["stop", "skip"] = field(
-        default="stop", metadata={"help": "a task that cannot be used: stop, or skip and count it"}
-    )
     iters: int = field(default=100, metadata={"help": "optimizer steps"})
     prompts_per_step: int = field(default=8, metadata={"help": "prompts a batch of answers"})
     group_size: int = field(default=8, metadata={"help": "answers to each prompt"})
@@ -91,8 +82,6 @@ class GrpoConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not self.tasks:
-            raise ConfigError("tasks is empty; give at least one file")
         for name in _POSITIVE:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.group_size >= 2, "group_size", self.group_size, "at least 2")
@@ -139,6 +128,26 @@ class GrpoConfig:
     def answers_per_step(self) -> int:
         """Answers that an optimizer step learns from."""
         return self.prompts_per_step * self.group_size
+
+
+@dataclass(kw_only=True)
+class GrpoConfig(GrpoSettings):
+    """Reinforcement learning on tasks whose answers can be verified (GRPO)."""
+
+    model: Path = field(metadata={"help": "model directory whose tokenizer has a chat template"})
+    tasks: list[Path] = field(metadata={"help": 'JSON lines of "prompt", "answer", "reward", …'})
+    output: Path = field(metadata={"help": "model directory to make"})
+    held_out: list[Path] = field(
+        default_factory=list, metadata={"help": "tasks to measure on, before and after"}
+    )
+    malformed: Literal["stop", "skip"] = field(
+        default="stop", metadata={"help": "a task that cannot be used: stop, or skip and count it"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tasks:
+            raise ConfigError("tasks is empty; give at least one file")
 
 
 @dataclass(frozen=True)

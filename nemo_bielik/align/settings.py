@@ -6,12 +6,12 @@ from typing import Literal
 
 from nemo_bielik.data.sources import Packing
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.training import TrainConfig
+from nemo_bielik.training import TrainConfig, TrainSettings
 
 
 @dataclass(kw_only=True)
-class AlignConfig(TrainConfig):
-    """A training that reads every example so many times, whole and packed."""
+class AlignSettings(TrainSettings):
+    """How to read every example so many times, whole and packed; `AlignConfig` adds which."""
 
     epochs: int = field(
         default=3, metadata={"help": "how often every example is read; its steps follow from that"}
@@ -42,3 +42,8 @@ class AlignConfig(TrainConfig):
                 "phases have steps of their own, this stage counts in epochs; run one stage after "
                 "the other, or use `bielik train`"
             )
+
+
+@dataclass(kw_only=True)
+class AlignConfig(AlignSettings, TrainConfig):
+    """A training on examples that are read so many times, whole and packed."""

@@ -4,13 +4,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemo_bielik.align.preflight import Preflight, conversations_report
-from nemo_bielik.align.settings import AlignConfig
+from nemo_bielik.align.settings import AlignConfig, AlignSettings
 from nemo_bielik.stages import is_done
 from nemo_bielik.training import OptimConfig, prepare
 
 
 @dataclass(kw_only=True)
-class SftConfig(AlignConfig):
+class SftSettings(AlignSettings):
+    """How to fine-tune; the rates are ours."""
+
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(max_lr=2e-5, min_lr=2e-6, weight_decay=0.0)
+    )
+
+
+@dataclass(kw_only=True)
+class SftConfig(SftSettings, AlignConfig):
     """Train `model` on what the assistant says in conversations; examples count by their weight.
 
     Epochs and the sequence length are the report's; it leaves the rates blank, they are ours.
@@ -22,9 +31,6 @@ class SftConfig(AlignConfig):
             "help": "directory whose chat template the conversations were written with, and which "
             "the assistant gets (default: the model's own)"
         },
-    )
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(max_lr=2e-5, min_lr=2e-6, weight_decay=0.0)
     )
 
 

@@ -3,11 +3,14 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import nemo_run as run
 import pytest
 
 from nemo_bielik import cli
+from nemo_bielik.align.assistant import AssistantSettings
+from nemo_bielik.errors import ConfigError
 from nemo_bielik.launch.executors import build
 from nemo_bielik.launch.experiment import without_input
 from nemo_bielik.launch.slurm_site import SlurmSite
@@ -70,6 +73,50 @@ def test_without_a_model_one_is_trained_first(tmp_path):
     assert made["train"].config.model == made["initialize"].config.output
 
 
+ALIGNED = ("tokenize-instructions", "sft", "tokenize-preferences", "dpo", "grpo")
+
+
+def aligning(tmp_path, *names, **changes):
+    """The jobs of a chain on these data for an assistant, by label."""
+    data = {name: [tmp_path / f"{name}.jsonl"] for name in names}
+    given = {"model": tmp_path / "model", "texts": [tmp_path / "text.txt"]}
+    assistant = AssistantSettings(**data, **changes)
+    return {job.label: job for job in jobs(output=tmp_path, **given, assistant=assistant)}
+
+
+def test_with_conversations_pairs_and_tasks_it_ends_at_an_assistant(tmp_path):
+    made = aligning(tmp_path, "conversations", "preferences", "tasks", malformed="skip")
+    assert tuple(made)[4:9] == ALIGNED
+    assert {label: made[label].after for label in ALIGNED} == {
+        "tokenize-instructions": ("prepare",),
+        "sft": ("distill", "tokenize-instructions"),
+        "tokenize-preferences": ("prepare",),
+        "dpo": ("sft", "tokenize-preferences"),
+        "grpo": ("dpo",),
+    }
+    for stage in ("sft", "dpo"):
+        tokens = made[made[stage].after[1]].config
+        assert made[stage].config.train_data == [tokens.output]
+        assert tokens.context == made[stage].config.sequence_length
+        assert tokens.malformed == made["grpo"].config.malformed == "skip"
+    assert made["sft"].config.model == made["distill"].config.output
+    assert made["sft"].config.tokenizer == tmp_path / "model"
+    assert made["dpo"].config.model == made["sft"].config.output
+    assert made["grpo"].config.model == made["dpo"].config.output
+    for name, before in (("fine-tuned", "sft"), ("aligned", "dpo"), ("aligned-grpo", "grpo")):
+        judged = made[f"evaluate-{name}"]
+        assert judged.after == (before,) and judged.config.model == made[before].config.output
+
+
+def test_a_stage_without_data_is_left_out(tmp_path):
+    alone = aligning(tmp_path, "conversations")
+    assert not {"dpo", "grpo", "evaluate-aligned"} & set(alone)
+    rewarded = aligning(tmp_path, "conversations", "tasks")
+    assert rewarded["grpo"].config.model == rewarded["sft"].config.output
+    with pytest.raises(ConfigError, match=r"assistant\.preferences needs assistant\.conversations"):
+        aligning(tmp_path, "preferences")
+
+
 def test_every_job_starts_from_what_one_before_it_writes(tmp_path):
     """The paths that a job reads inside the run are the outputs of the jobs that it waits for."""
     run_directory = tmp_path / "run"
@@ -82,7 +129,7 @@ def test_every_job_starts_from_what_one_before_it_writes(tmp_path):
             before |= {one := waiting.pop()}
             waiting += made[one].after
         for path in read:
-            if path is not None:
+            if isinstance(path, Path):
                 assert path in {written[one] for one in before}, (label, path)
 
 
@@ -94,25 +141,36 @@ def test_every_job_has_the_size_of_its_stage():
 
 
 def test_the_dry_run_shows_jobs_sizes_order_and_scripts(sites, tmp_path, capfd):
-    words = ["pipeline", "--factory=minitron_7b", "--executor=big", "--job-name=mine", sites]
+    words = [
+        "pipeline",
+        "--factory=minitron_7b_assistant",
+        "--executor=big",
+        "--job-name=mine",
+        sites,
+    ]
     assert cli.main([*words, "executor.distill.time=3-00:00:00", "--dry-run"]) == 0
     said = capfd.readouterr().out
-    assert "# mine: 8 jobs" in said
+    assert "# mine: 16 jobs" in said
+    aligned = ("evaluate-fine-tuned", "evaluate-aligned", "evaluate-aligned-grpo")
     root = "/data/runs/bielik-minitron-7b"
     for job, size, after, written in (
         ("score", "1 × 8", "prepare", f"{root}/scores"),
         ("prune", "1 × 1", "score", f"{root}/models/pruned"),
         ("distill", "2 × 8", "prune", f"{root}/models/distilled"),
-        ("report", "1 × 1", ", ".join(JUDGED), f"{root}/report.html"),
+        ("sft", "2 × 8", "distill, tokenize-instructions", f"{root}/models/fine-tuned"),
+        ("dpo", "2 × 8", "sft, tokenize-preferences", f"{root}/models/aligned"),
+        ("grpo", "2 × 8", "dpo", f"{root}/models/aligned-grpo"),
+        ("report", "1 × 1", ", ".join((*JUDGED, *aligned)), f"{root}/report.html"),
     ):
         assert re.search(rf"^ *{job} +{size} +{after} +{written}$", said, re.MULTILINE), said
     scripts = dict(re.findall(r"^# (\S+\.sh)\n(.*?)(?=^# \S+\.sh$|\Z)", said, re.S | re.M))
-    assert len(scripts) == 16  # what Slurm gets and what each rank runs
+    assert len(scripts) == 32  # what Slurm gets and what each rank runs
     for name, text in scripts.items():
         done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
         assert done.returncode == 0, f"{name}: {done.stderr}"
     for name, options in {
         "distill_sbatch.sh": ("nodes=2", "gpus-per-node=8", "time=3-00:00:00", "partition=gpu"),
+        "grpo_sbatch.sh": ("nodes=2", "gpus-per-node=8", "ntasks-per-node=8"),
         "score_sbatch.sh": ("nodes=1", "gpus-per-node=8", "time=1-00:00:00"),
         "evaluate-distilled_sbatch.sh": ("nodes=1", "gpus-per-node=1", "time=02:00:00"),
         "prune_sbatch.sh": ("nodes=1", "ntasks-per-node=1", "partition=cpu"),

@@ -115,6 +115,13 @@ def test_the_chain_at_full_size_is_its_stages_own_recipes() -> None:
     assert jobs["score"] == find_recipe("score", "bielik_11b_v3_1x8")()
     assert jobs["distill"] == find_recipe("distill", "minitron_7b")()
     assert jobs["evaluate-distilled"] == find_recipe("evaluate", "minitron_7b")()
+    assert not {"sft", "dpo", "grpo"} & set(jobs)
+    assistant = find_recipe("pipeline", "minitron_7b_assistant")()
+    for job in pipeline_jobs(assistant):
+        if job.label in jobs:
+            assert job.label == "report" or job.config == jobs[job.label]
+        elif job.command in ("sft", "dpo", "grpo"):
+            assert job.config == find_recipe(job.command, "minitron_7b")()
     one_node = pipeline_jobs(find_recipe("pipeline", "minitron_7b_1x8")())
     assert max(job.ranks for job in one_node) == 8
 
