@@ -65,6 +65,12 @@ class AssistantSettings:
                 raise ConfigError(
                     f"assistant.{name} needs assistant.{before}: give these too, or leave it out"
                 )
+        for stage in ("sft", "dpo"):
+            if getattr(self, stage).eval_interval:
+                raise ConfigError(
+                    f"assistant.{stage}.eval_interval is {getattr(self, stage).eval_interval}; a "
+                    f"chain holds no examples out: leave it at 0, or run `bielik {stage}` by itself"
+                )
 
 
 class AssistantStages:

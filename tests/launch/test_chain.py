@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import nemo_run as run
@@ -16,7 +17,7 @@ from nemo_bielik.launch.experiment import without_input
 from nemo_bielik.launch.slurm_site import SlurmSite
 from nemo_bielik.launch.submit import job_table
 from nemo_bielik.pipeline import PipelineConfig, pipeline_jobs
-from nemo_bielik.recipes import minitron_7b
+from nemo_bielik.recipes import minitron_7b, tiny
 from nemo_bielik.runs import Run
 
 GIVEN = ["prepare", "score", "prune", "distill"]
@@ -115,6 +116,8 @@ def test_a_stage_without_data_is_left_out(tmp_path):
     assert rewarded["grpo"].config.model == rewarded["sft"].config.output
     with pytest.raises(ConfigError, match=r"assistant\.preferences needs assistant\.conversations"):
         aligning(tmp_path, "preferences")
+    with pytest.raises(ConfigError, match=r"assistant\.dpo\.eval_interval is 5; a chain holds no"):
+        aligning(tmp_path, "conversations", dpo=replace(tiny.preferences(), eval_interval=5))
 
 
 def test_every_job_starts_from_what_one_before_it_writes(tmp_path):
