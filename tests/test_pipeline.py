@@ -13,7 +13,9 @@ import pytest
 
 from nemo_bielik.data.tiny_polish import WorldConfig, write_world
 
-MODELS = ("teacher", "pruned", "distilled")
+MODELS = ("teacher", "pruned", "distilled", "fine-tuned")
+#: Two steps of fine-tuning behind the toy chain.
+FINE_TUNING = ("iters=2", "sequence_length=64", "optim.warmup_iters=1")
 
 
 def bielik(*words: object, check: bool = True) -> "subprocess.CompletedProcess[str]":
@@ -48,7 +50,7 @@ def finished(
 ) -> Path:
     """A run that was killed while it trained its teacher, and then finished by the same command."""
     run = tmp_path_factory.mktemp("runs") / "own"
-    words = ["pipeline", "--output", run, "--texts", text, *toy_chain]
+    words = _words(run, text, toy_chain)
     first = subprocess.Popen(
         [sys.executable, "-m", "nemo_bielik", *map(str, words)],
         stdout=subprocess.DEVNULL,
@@ -60,6 +62,19 @@ def finished(
     assert not (run / "models" / "teacher").exists()
     bielik(*words)
     return run
+
+
+def _words(run: Path, text: Path, toy_chain: tuple[str, ...]) -> list[object]:
+    """The command that makes a run on text and conversations."""
+    chat = text.with_name("chat.jsonl")
+    lines = [
+        {"messages": [{"role": role, "content": f"{role} {n}"} for role in ("user", "assistant")]}
+        for n in range(40)
+    ]
+    chat.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    words = ["pipeline", "--output", run, "--texts", text, *toy_chain]
+    words.append(f"assistant.conversations={chat}")
+    return [*words, *(f"assistant.sft.{setting}" for setting in FINE_TUNING)]
 
 
 def _wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
@@ -83,7 +98,7 @@ def test_a_finished_run_is_left_as_it_is(
     finished: Path, text: Path, toy_chain: tuple[str, ...]
 ) -> None:
     before = _weights(finished)
-    bielik("pipeline", "--output", finished, "--texts", text, *toy_chain)
+    bielik(*_words(finished, text, toy_chain))
     assert _weights(finished) == before
 
 
@@ -102,6 +117,9 @@ def test_the_student_loads_in_plain_transformers_and_generates(finished: Path) -
     assert made.shape[1] == prompt["input_ids"].shape[1] + 5
     assert model.config.num_hidden_layers == 1
     assert model.config.intermediate_size == 32
+    tuned = json.loads((finished / "models" / "fine-tuned" / "bielik_manifest.json").read_text())
+    assert tuned["config"]["model"] == str(directory)
+    assert tuned["results"]["preflight"]["train_data"]["examples"] == 40
 
 
 def test_the_parts_of_a_users_text_are_disjoint(finished: Path) -> None:
