@@ -184,10 +184,10 @@ def _lepton(name: str, site: LeptonSite) -> Iterator[Check]:
 
 
 def _nemo_run(name: str, site: NemoRunSite) -> Check:
-    from nemo_bielik.launch.executors import executor_class
+    from nemo_bielik.launch.others import make_executor
 
     try:
-        executor_class(site)
+        make_executor(site, {}, None)
     except BielikError as error:
         return Check(f"{name}: executor", "lack", site.executor, str(error))
     return Check(f"{name}: executor", "ok", site.executor)

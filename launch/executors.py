@@ -14,8 +14,9 @@ from typing import Any
 import nemo_run as run
 
 import nemo_bielik
-from nemo_bielik.errors import ConfigError, nearest
+from nemo_bielik.errors import ConfigError
 from nemo_bielik.launch.lepton_site import LeptonSite
+from nemo_bielik.launch.others import make_executor
 from nemo_bielik.launch.packaging import CodePackager
 from nemo_bielik.launch.site import LocalSite, NemoRunSite, Site
 from nemo_bielik.launch.slurm_site import SlurmSite
@@ -163,54 +164,13 @@ def _lepton(site: LeptonSite, task: Task, title: str) -> tuple[Any, str]:
 
 def _nemo_run(site: NemoRunSite, task: Task, title: str) -> tuple[Any, str]:
     nodes, per_node = site.slots(task.ranks)
-    kind = executor_class(site)
-    sizes = {"nodes": nodes, "num_nodes": nodes}
-    known = run_fields(kind)
-    values = {name: value for name, value in sizes.items() if name in known and nodes > 1}
-    for name in ("ntasks_per_node", "nprocs_per_node", "gpus_per_node", "num_gpus"):
-        if name in known and name not in site.settings and per_node > 1:
-            values[name] = per_node
-    executor = kind(
-        **(values | site.settings | secret_values(site)),
-        env_vars=dict(site.environment),
-        packager=_packager(site),
-        launcher=_launcher(site, task, site.launcher if task.ranks > 1 else None),
-    )
+    sizes = {"nodes": nodes, "num_nodes": nodes} if nodes > 1 else {}
+    if per_node > 1:
+        names = ("ntasks_per_node", "nprocs_per_node", "gpus_per_node", "num_gpus")
+        sizes |= dict.fromkeys(names, per_node)
+    launcher = _launcher(site, task, site.launcher if task.ranks > 1 else None)
+    executor = make_executor(site, sizes, launcher)
     return executor, script(command_words(task), site.python, _code_path(site))
-
-
-def secret_values(site: NemoRunSite) -> dict[str, str]:
-    """Return the executor's secret fields; raise `ConfigError` for a variable that is not set."""
-    for name, variable in site.secrets.items():
-        if not os.environ.get(variable):
-            raise ConfigError(
-                f"secrets.{name}: the environment variable {variable} is not set; export it"
-            )
-    return {name: os.environ[variable] for name, variable in site.secrets.items()}
-
-
-def executor_class(site: NemoRunSite) -> Any:
-    """Return NeMo-Run's class for `site`; an unknown one or field raises `ConfigError`."""
-    known = [name for name in dir(run) if name.endswith("Executor") and name != "Executor"]
-    if site.executor not in known:
-        raise ConfigError(
-            f"executor is {site.executor!r}{nearest(site.executor, known)}; "
-            f"NeMo-Run has {', '.join(known)}"
-        )
-    kind = getattr(run, site.executor)
-    fields = run_fields(kind)
-    for name in (*site.settings, *site.secrets):
-        if name not in fields:
-            raise ConfigError(
-                f"settings: {site.executor} has no field {name!r}{nearest(name, fields)}; "
-                f"known are {', '.join(fields)}"
-            )
-    return kind
-
-
-def run_fields(kind: Any) -> list[str]:
-    """Return the names of the fields that an executor of NeMo-Run takes."""
-    return [name for name, field in kind.__dataclass_fields__.items() if field.init]
 
 
 def _launcher(site: Site, task: Task, name: str | None) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nemo_run as run
+from nemo_run.core.packaging.git import GitArchivePackager
 
 import nemo_bielik
 
@@ -26,6 +27,14 @@ class CodePackager(run.Packager):  # type: ignore[misc]
         with tarfile.open(archive, "w:gz", dereference=True) as tar:
             tar.add(source, "nemo_bielik", filter=_without_byte_code)
         return archive
+
+
+@dataclass(kw_only=True)
+class SkyPilotPackager(CodePackager, GitArchivePackager):  # type: ignore[misc]
+    """The same for SkyPilot's executors, which take only what calls itself NeMo-Run's git packager.
+
+    They ask git for the top of the repository that the user stands in, and there must be one.
+    """
 
 
 def _without_byte_code(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -173,6 +173,8 @@ def _experiment(tasks: Sequence[Task], site: Site, title: str) -> Iterator[Any]:
 
 
 def _scripts(experiment: Any, site: Site, directory: Path) -> Iterator[tuple[str, str]]:
+    from nemo_bielik.launch.others import request_text
+
     for job in experiment.jobs:
         request = job._dryrun_info.request
         script = directory / job.id / "scripts" / f"{job.id}.sh"
@@ -185,16 +187,8 @@ def _scripts(experiment: Any, site: Site, directory: Path) -> Iterator[tuple[str
             yield f"{job.id}: job", spec
             yield f"{job.id}/launch_script.sh", request.executor.launch_script(request.cmd)
         elif isinstance(site, NemoRunSite):
-            yield f"{job.id}: {site.executor}", _without_secrets(str(job._dryrun_info), site)
+            yield f"{job.id}: {site.executor}", request_text(job._dryrun_info, site)
         yield f"{job.id}/scripts/{job.id}.sh", script.read_text(encoding="utf-8")
-
-
-def _without_secrets(text: str, site: NemoRunSite) -> str:
-    from nemo_bielik.launch.executors import secret_values
-
-    for name, value in secret_values(site).items():
-        text = text.replace(value, f"<{site.secrets[name]}>")
-    return text
 
 
 def _title(command: str, config: Any) -> str:

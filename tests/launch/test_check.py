@@ -49,3 +49,17 @@ def test_what_is_missing_is_said_and_is_the_exit_status(tmp_path, monkeypatch, c
     lacks = [line for line in capsys.readouterr().out.splitlines() if "LACKS" in line]
     assert len(lacks) == 2
     assert "/no/such/python" in lacks[1]
+
+
+def test_an_executor_of_nemo_run_that_cannot_be_used_is_lacking(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "site.toml"
+    path.write_text(
+        "[dgx]\nkind='nemo_run'\nexecutor='DGXCloudExecutor'\n"
+        "[dgx.secrets]\nclient_secret='BIELIK_TEST_SECRET'\n"
+    )
+    assert check_sites(CheckConfig(name="dgx", site=path)) == 1
+    assert "BIELIK_TEST_SECRET is not set; export it" in capsys.readouterr().out
+    monkeypatch.setenv("BIELIK_TEST_SECRET", "hunter2")
+    assert check_sites(CheckConfig(name="dgx", site=path)) == 1  # it has no settings at all
+    said = capsys.readouterr().out
+    assert "DGXCloudExecutor cannot be used here" in said and "hunter2" not in said

@@ -1,5 +1,6 @@
 """What would be submitted, read as a scheduler and a shell read it; and small jobs run for real."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -195,6 +196,34 @@ def test_other_executors_are_checked_by_their_own_fields(executor, settings, mes
     site = NemoRunSite(executor=executor, settings=settings)
     with pytest.raises(ConfigError, match=message):
         preview([world(Path("/w"))], site, "night")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {}}, r"settings.workdir_pvc is missing"),
+        (
+            {"settings": {"workdir_pvc": "a"}},
+            r"workdir_pvc_path is /nemo_run, where NeMo-Run links",
+        ),
+        ({"code": "packaged"}, r"code is 'packaged', but KubeflowExecutor sends no archive"),
+        ({}, r"KubeflowExecutor cannot be used here: Invalid kube-config file"),
+    ],
+)
+def test_what_kubernetes_would_not_run_is_refused(changes, message, monkeypatch):
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "/none")
+    volume = {"workdir_pvc": "a", "workdir_pvc_path": "/a"}
+    site = {"executor": "KubeflowExecutor", "code": "installed", "settings": volume} | changes
+    with pytest.raises(ConfigError, match=message):
+        preview([world(Path("/w"))], NemoRunSite(**site), "night")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sky") is not None, reason="SkyPilot is installed")
+def test_an_executor_whose_package_is_absent_says_so():
+    with pytest.raises(
+        ConfigError, match=r"^SkypilotExecutor cannot be used here: .*not installed"
+    ):
+        preview([world(Path("/w"))], NemoRunSite(executor="SkypilotExecutor"), "night")
 
 
 def test_a_secret_of_another_executor_comes_from_the_environment(monkeypatch):
