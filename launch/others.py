@@ -71,7 +71,7 @@ def executor_class(site: NemoRunSite) -> Any:
 
 
 def _check_kubeflow(site: NemoRunSite) -> None:
-    """Its pods see the job's scripts on a volume, linked to by /nemo_run, and no archive of code."""
+    """Its pods get a job's scripts on a volume that /nemo_run links to, and no archive of code."""
     if not site.settings.get("workdir_pvc"):
         raise ConfigError(
             "settings.workdir_pvc is missing: KubeflowExecutor hands the job's script over on a "

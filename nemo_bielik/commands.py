@@ -366,7 +366,7 @@ def find_command(name: str, words: Sequence[str] = ()) -> Command:
 
 def _are_chosen(names: list[str], words: Sequence[str]) -> bool:
     if names[0].startswith("-"):
-        return names[0] in words
+        return names[0] in {word.partition("=")[0] for word in words}
     return list(words[: len(names)]) == names
 
 

@@ -75,6 +75,8 @@ def parse_config(config_class: type, argv: Sequence[str], command: str, base: An
     setting. ``--help`` prints the settings and raises `SystemExit`.
     """
     known = settings(config_class)
+    if {"-h", "--help"} & set(argv):
+        argv = ["--help"]  # whatever stands before it: `bielik plan --cluster --help`
     options, overrides = split_overrides(argv, known)
     for setting in known:  # the one that may come first without its name: `bielik verify OUT`
         if setting.positional and options and not options[0].startswith("-"):

@@ -1,9 +1,10 @@
 """From the distilled Bielik-Minitron-7B to an assistant: fine-tuning, then DPO-Positive.
 
 The report gives 3 epochs of 20 million conversations and 3 of 114,000 pairs, both at 32,768 tokens,
-on the two nodes of 8 H200 that it distilled on; batches and rates are ours. Two GPUs share each
-sequence: of the layouts that `bielik plan --cluster 2x8xH200 --teacher none --sequence-length 32768
---global-batch-size 64` accepts, the fastest.
+on the two nodes of 8 H200 that it distilled on; batches and rates are ours. Two tensor-parallel
+ranks share each sequence: of the layouts that `bielik plan --cluster 2x8xH200 --no-distill
+--sequence-length 32768 --global-batch-size 64` accepts, the fastest. On one node a context-parallel
+one is; preference training takes none.
 """
 
 from dataclasses import replace
@@ -79,6 +80,16 @@ def reference() -> ReferenceConfig:
 def sft_1x8() -> SftConfig:
     """The same on one node, where four GPUs share each sequence."""
     return replace(sft(), parallel=ParallelConfig(tensor=4, data=2, sequence=True))
+
+
+def sft_cp4() -> SftConfig:
+    """Every model whole, four GPUs to a sequence by context."""
+    return replace(sft(), parallel=ParallelConfig(context=4, data=4))
+
+
+def sft_cp4_1x8() -> SftConfig:
+    """The same on one node."""
+    return replace(sft(), parallel=ParallelConfig(context=4, data=2))
 
 
 def dpo_1x8() -> DpoConfig:

@@ -83,13 +83,30 @@ def distill_tp2_pp4_1x8() -> DistillConfig:
 
 
 def distill_32k() -> DistillConfig:
-    """Sequences of 32,768 tokens, as many tokens a step; four GPUs share each."""
+    """Sequences of 32,768 tokens, as many tokens a step; four GPUs share each by tensor."""
     return replace(
         distill(),
         sequence_length=32_768,
         global_batch_size=96,
         parallel=ParallelConfig(tensor=4, data=4, sequence=True),
     )
+
+
+def distill_32k_cp8() -> DistillConfig:
+    """The same, eight GPUs to a sequence by context: every model whole, the planner's choice."""
+    return replace(distill_32k(), parallel=ParallelConfig(context=8, data=2))
+
+
+def distill_32k_tp2_cp4() -> DistillConfig:
+    """The same, four context ranks of two GPUs each to a sequence: two thirds of the memory."""
+    parallel = ParallelConfig(tensor=2, context=4, data=2, sequence=True)
+    return replace(distill_32k(), parallel=parallel)
+
+
+def distill_32k_tp2_cp4_1x8() -> DistillConfig:
+    """The same on one node."""
+    parallel = ParallelConfig(tensor=2, context=4, data=1, sequence=True)
+    return replace(distill_32k(), parallel=parallel)
 
 
 def evaluate() -> EvaluateConfig:

@@ -13,6 +13,10 @@ from nemo_bielik.planner.table import align
 from nemo_bielik.planner.training_memory import Workload
 from nemo_bielik.planner.training_time import EFFICIENCY
 
+_CONTEXT_NOTE = """
+parallel.context attends by a kernel that takes a mask, of whose speed no GPU has told yet; here it
+counts as fast as any other product. Measure a step of it, and of the best layout without, first."""
+
 
 @dataclass(kw_only=True)
 class LayoutPlanConfig:
@@ -25,9 +29,12 @@ class LayoutPlanConfig:
     student: str = field(
         default=BIELIK_MINITRON_7B.name, metadata={"help": "the model that is trained"}
     )
-    teacher: str | None = field(
-        default=BIELIK_11B_V3.name,
-        metadata={"help": "the model it is distilled from; none: labels, or a cached teacher"},
+    teacher: str = field(
+        default=BIELIK_11B_V3.name, metadata={"help": "the model it is distilled from"}
+    )
+    distill: bool = field(
+        default=True,
+        metadata={"help": "beside its teacher; --no-distill: on labels, or from a cached teacher"},
     )
     sequence_length: int = field(default=4096, metadata={"help": "tokens a sequence"})
     global_batch_size: int = field(default=768, metadata={"help": "sequences a step"})
@@ -49,7 +56,7 @@ class LayoutPlanConfig:
         """Return what is to be trained."""
         return Workload(
             student=resolve_arch(self.student),
-            teacher=None if self.teacher is None else resolve_arch(self.teacher),
+            teacher=resolve_arch(self.teacher) if self.distill else None,
             sequence_length=self.sequence_length,
             global_batch_size=self.global_batch_size,
         )
@@ -90,7 +97,7 @@ def reason(found: list[Estimate], cluster: Cluster) -> str:
         f"Take {name}\n"
         f"the fastest of {fitting} layouts that fit (of {len(found)} legal ones), with "
         f"{_giga(best.memory_bytes)} of {_giga(cluster.device.memory_bytes)} used, {MARGIN:.0%} "
-        "of which must stay free"
+        "of which must stay free" + (_CONTEXT_NOTE if layout.context > 1 else "")
     )
 
 
@@ -127,7 +134,7 @@ def _table(config: LayoutPlanConfig, cluster: Cluster, found: list[Estimate]) ->
                 f"{cost['gpu_hours']:,.0f}",
             ]
         )
-    teacher = f" from {config.teacher}" if config.teacher else ""
+    teacher = f" from {config.teacher}" if config.distill else ""
     title = (
         f"{config.student}{teacher} on {config.cluster}, {config.global_batch_size} × "
         f"{config.sequence_length:,} tokens a step, {config.tokens / 1e9:g} billion in all"

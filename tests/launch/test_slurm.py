@@ -25,6 +25,7 @@ from nemo_bielik.stages import work_directory
 from nemo_bielik.training import OptimConfig
 
 ITERS = 250
+AXES = ("tensor", "pipeline", "context", "data")
 GRES = next(r for r in RECIPES if (r.stage, r.name) == ("distill", "minitron_7b"))
 SMALL = {"people": 20, "cloze_items": 20, "pairs_per_phenomenon": 4}
 SMALL |= {f"{part}_documents": 20 for part in ("train", "recovery", "calibration")}
@@ -171,6 +172,16 @@ def test_a_chain_runs_though_its_first_job_is_queued_again(
     assert logs.splitlines().count("job exited with code 3") == 1
 
 
+def full_size_tasks(recipe):
+    """A recipe's jobs; a search submits a trial's distillation when it has decided on it."""
+    config, jobs = recipe.factory(), find_command(recipe.stage).jobs
+    if recipe.stage == "search":
+        paths = {"model": Path("trial"), "teacher": config.model, "output": Path("distilled")}
+        data = {name: getattr(config, name) for name in ("train_data", "validation_data")}
+        return [Task("distill", DistillConfig(**paths, **data, **config.recovery.fields()))]
+    return load(jobs)(config) if jobs else [Task(recipe.stage, config)]
+
+
 @pytest.fixture(scope="module")
 def full_size_jobs(tmp_path_factory):
     """Every recipe for GPUs as sbatch would get it, once for each stage and layout."""
@@ -189,12 +200,9 @@ def full_size_jobs(tmp_path_factory):
         )
         for recipe in RECIPES if "gpus_per_node" in gpus else (GRES,):
             row = recipe.row()
-            key = (recipe.stage, *(row[name] for name in ("nodes", "tensor", "pipeline", "data")))
-            # a search submits its stages one by one, as it decides
-            if recipe.on_gpus and recipe.stage != "search" and (key, *gpus) not in found:
-                config = recipe.factory()
-                jobs = find_command(recipe.stage).jobs
-                tasks = load(jobs)(config) if jobs else [Task(recipe.stage, config)]
+            key = (recipe.stage, *(row[name] for name in ("nodes", *AXES)))
+            if recipe.on_gpus and (key, *gpus) not in found:
+                tasks = full_size_tasks(recipe)
                 found[key, *gpus] = row["nodes"], preview(tasks, site, "full")
     return found
 

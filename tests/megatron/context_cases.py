@@ -10,11 +10,11 @@ from typing import Any
 from nemo_bielik.launch.local import free_port, rank_variables
 
 
-def train_on_forks(config: Any) -> None:
-    """Run ``bielik train`` on as many forks as its layout has ranks."""
+def run_on_forks(config: Any) -> None:
+    """Run the training that `config` is of on as many forks as its layout has ranks."""
     count, port = config.parallel.processes, free_port()
     fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=_train, args=(config, rank, port)) for rank in range(count)]
+    ranks = [fork.Process(target=_run, args=(config, rank, port)) for rank in range(count)]
     for rank in ranks:
         rank.start()
     for rank in ranks:
@@ -22,8 +22,9 @@ def train_on_forks(config: Any) -> None:
     assert [rank.exitcode for rank in ranks] == [0] * count
 
 
-def _train(config: Any, rank: int, port: int) -> None:
+def _run(config: Any, rank: int, port: int) -> None:
+    from nemo_bielik.distill.stage import DistillConfig, distill
     from nemo_bielik.training import train
 
     os.environ.update(rank_variables(rank, config.parallel.processes, port))
-    train(config)
+    distill(config) if isinstance(config, DistillConfig) else train(config)

@@ -71,17 +71,16 @@ def trained(train) -> Path:
 
 
 @pytest.fixture(scope="module")
-def train_on_four(config) -> Iterator[Callable[[ParallelConfig], Path]]:
-    """Return a function that trains on four ranks."""
+def on_four() -> Iterator[Callable[[TrainConfig], Path]]:
+    """Return a function that runs a training, or a distillation, on four ranks."""
     with Lanes(1) as lane:
         lane.warm(ENGINE)
 
-        def train(layout: ParallelConfig) -> Path:
-            chosen = config(parallel=layout)
-            lane.submit("context_cases:train_on_forks", chosen).result()
+        def run(chosen: TrainConfig) -> Path:
+            lane.submit("context_cases:run_on_forks", chosen).result()
             return chosen.output
 
-        yield train
+        yield run
 
 
 def lines(output: Path) -> list[dict[str, Any]]:
@@ -137,5 +136,21 @@ def test_classes_of_tokens_are_counted_once(lanes, settings, student, teacher, t
     ],
     ids=["context=4", "tensor=2", "pipeline=2", "data=2"],
 )
-def test_four_ranks(train_on_four, trained, layout):
-    assert_same_training(train_on_four(layout), trained)
+def test_four_ranks(on_four, config, trained, layout):
+    assert_same_training(on_four(config(parallel=layout)), trained)
+
+
+def test_teacher_and_student_share_sequences_and_stages(
+    on_four, lanes, settings, student, teacher, tmp_path
+):
+    """Both models' hidden states travel between stages, a context rank's part of each."""
+    outputs = []
+    for layout in (ParallelConfig(), ParallelConfig(context=2, pipeline=2)):
+        given = {"model": student, "teacher": teacher, "output": tmp_path / str(layout.context)}
+        chosen = DistillConfig(**{**settings, **given, "parallel": layout})
+        if layout.processes == 1:
+            lanes.run(DISTILL, chosen)
+        else:
+            on_four(chosen)
+        outputs.append(chosen.output)
+    assert_same_training(outputs[1], outputs[0])

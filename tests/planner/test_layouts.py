@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from nemo_bielik import cli
 from nemo_bielik.arch import BIELIK_11B_V3, BIELIK_MINITRON_7B, ModelArch
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.planner.devices import Cluster
-from nemo_bielik.planner.layout_plan import LayoutPlanConfig, print_layouts
+from nemo_bielik.planner.layout_plan import LayoutPlanConfig, print_layouts, reason
 from nemo_bielik.planner.layouts import MARGIN, estimates, legal
 from nemo_bielik.planner.training_memory import Workload
 
@@ -89,6 +90,25 @@ def test_the_command_prints_the_choice_and_its_cost(capsys: pytest.CaptureFixtur
     assert chosen["hours"] == pytest.approx(hours, abs=0.01)
     assert chosen["gpu_hours"] == pytest.approx(16 * hours, abs=0.1)
     assert sum(chosen["memory_parts"].values()) == pytest.approx(chosen["memory_bytes"], abs=10)
+
+
+@pytest.mark.parametrize(("context", "told"), [(1, False), (8, True)])
+def test_what_no_gpu_has_told_is_said_of_context_ranks(context: int, told: bool) -> None:
+    cluster = Cluster.parse("8xH200")
+    found = estimates(Workload(BIELIK_MINITRON_7B, None, 32_768, 64), cluster)
+    chosen = [estimate for estimate in found if estimate.layout.context == context]
+    assert ("no GPU has told yet" in reason(chosen, cluster)) is told
+
+
+def test_a_distillation_is_planned_beside_its_teacher(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the command line has it, in either spelling of its options."""
+    words = ["plan", "--cluster=2x8xH200", "--top=1"]
+    heads = []
+    for more in ([], ["--distill"], ["--no-distill"]):
+        assert cli.main([*words, *more]) == 0
+        heads.append(capsys.readouterr().out.splitlines()[0])
+    assert heads[0] == heads[1] and "bielik-minitron-7b from bielik-11b-v3 on" in heads[0]
+    assert heads[2].startswith("bielik-minitron-7b on 2x8xH200")
 
 
 def test_where_nothing_fits_the_leanest_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,24 +2,29 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from nemo_bielik.arch import BIELIK_11B_V3, EXPERIMENTS, preset
+from nemo_bielik.arch import BIELIK_11B_V3, BIELIK_MINITRON_7B, EXPERIMENTS, preset
 from nemo_bielik.commands import find_command, load
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.parallel import check_sizes
 from nemo_bielik.pipeline import pipeline_jobs
 from nemo_bielik.planner.devices import Cluster
 from nemo_bielik.planner.layouts import MARGIN, legal
-from nemo_bielik.planner.training_memory import Layout, Workload, peak_memory
+from nemo_bielik.planner.training_memory import Layout, Workload, peak_memory, stage_memory
 from nemo_bielik.pruning.prune import PruneConfig
 from nemo_bielik.recipes.catalog import RECIPES, RecipesConfig, find_recipe, print_recipes
 from nemo_bielik.runs import DISTILLED, FINE_TUNED
 
 IDS = [f"{recipe.stage}-{recipe.name}" for recipe in RECIPES]
 TRAINED = ("distill", "sft", "dpo")
-FULL_SIZE = [recipe for recipe in RECIPES if recipe.stage in TRAINED and recipe.name != "tiny"]
+FORWARD = ("score", "cache-teacher", "reference")
+ON_GPUS = [recipe for recipe in RECIPES if recipe.on_gpus]
+FULL_SIZE = [recipe for recipe in ON_GPUS if recipe.stage in TRAINED]
+FORWARD_ONLY = [recipe for recipe in ON_GPUS if recipe.stage in FORWARD]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
@@ -52,24 +57,59 @@ def student_of(config: DistillConfig):
     return EXPERIMENTS[name] if name else preset("bielik-minitron-7b")
 
 
-@pytest.mark.parametrize("recipe", FULL_SIZE, ids=[f"{r.stage}-{r.name}" for r in FULL_SIZE])
-def test_full_size_layouts_are_legal_and_fit_an_h200(recipe) -> None:
-    config, row = recipe.factory(), recipe.row()
-    teacher = BIELIK_11B_V3 if recipe.stage == "distill" else None
-    work = Workload(student_of(config), teacher, config.sequence_length, config.global_batch_size)
+def layout_of(config) -> Layout:
     parallel = config.parallel
-    layout = Layout(
+    return Layout(
         parallel.tensor,
         parallel.pipeline,
         parallel.data,
         config.micro_batch_size,
         parallel.sequence,
-        config.recompute,
+        getattr(config, "recompute", False),
+        parallel.context,
     )
+
+
+@pytest.mark.parametrize("recipe", FULL_SIZE, ids=[f"{r.stage}-{r.name}" for r in FULL_SIZE])
+def test_full_size_layouts_are_legal_and_fit_an_h200(recipe) -> None:
+    config, row = recipe.factory(), recipe.row()
+    teacher = BIELIK_11B_V3 if recipe.stage == "distill" else None
+    work = Workload(student_of(config), teacher, config.sequence_length, config.global_batch_size)
     cluster = Cluster.parse(f"{row['nodes']}x{row['gpus_per_node']}xH200")
-    assert row["nodes"] * row["gpus_per_node"] == parallel.processes
-    assert layout in list(legal(work, cluster))
-    assert sum(peak_memory(work, layout).values()) <= (1 - MARGIN) * 141e9
+    assert row["nodes"] * row["gpus_per_node"] == config.parallel.processes
+    assert layout_of(config) in list(legal(work, cluster))
+    assert sum(peak_memory(work, layout_of(config)).values()) <= (1 - MARGIN) * 141e9
+
+
+def test_every_trial_of_the_full_size_search_is_legal_and_fits_an_h200() -> None:
+    config = find_recipe("search", "bielik_11b_v3")()
+    run = config.recovery
+    for student in config.choose(BIELIK_11B_V3):
+        work = Workload(student.arch, BIELIK_11B_V3, run.sequence_length, run.global_batch_size)
+        assert layout_of(run) in list(legal(work, Cluster.parse("2x8xH200")))
+        assert sum(peak_memory(work, layout_of(run)).values()) <= (1 - MARGIN) * 141e9
+
+
+@pytest.mark.parametrize("recipe", FORWARD_ONLY, ids=[f"{r.stage}-{r.name}" for r in FORWARD_ONLY])
+def test_full_size_forward_passes_can_be_split_and_fit_an_h200(recipe) -> None:
+    """The weights of the original, or of the smaller model, and one layer of a micro-batch."""
+    config = recipe.factory()
+    check_sizes(config.parallel, config.sequence_length, BIELIK_11B_V3)
+    work = Workload(BIELIK_MINITRON_7B, BIELIK_11B_V3, config.sequence_length, 1)
+    held = stage_memory(work, layout_of(config), 0)
+    hidden = config.micro_batch_size * config.sequence_length * BIELIK_11B_V3.hidden_size
+    logits = config.micro_batch_size * config.sequence_length * BIELIK_11B_V3.vocab_size
+    assert held["teacher"] + held["context"] + 8 * hidden + 6 * logits <= (1 - MARGIN) * 141e9
+
+
+def test_context_parallel_recipes_train_what_their_whole_ones_do() -> None:
+    """As many tokens a step, and nothing but the layout differs."""
+    shared = [recipe for recipe in RECIPES if recipe.row()["context"] > 1]
+    stages = {(recipe.stage, recipe.row()["nodes"]) for recipe in shared}
+    assert stages == {("distill", 1), ("distill", 2), ("sft", 1), ("sft", 2)}
+    for recipe in shared:
+        whole = find_recipe(recipe.stage, recipe.name.split("_tp2")[0].split("_cp")[0])()
+        assert replace(recipe.factory(), parallel=whole.parallel) == whole
 
 
 def test_the_split_recipe_for_small_gpus_fits_them() -> None:
