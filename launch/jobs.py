@@ -53,8 +53,8 @@ class CancelConfig:
 def print_status(config: StatusConfig) -> None:
     """Print one line a job: name, state, the scheduler's id, where its files are."""
     if not config.name:
-        for directory in sorted(_experiments(config.site), key=lambda place: place.name):
-            print(directory.name)
+        found = sorted(place.name for place in _experiments(config.site))
+        print("\n".join(found) or "no experiment yet; `bielik STAGE … --executor SITE` makes one")
         return
     for job, backend in _jobs(config.name, "", config.site):
         if backend is None:

@@ -355,7 +355,8 @@ def find_command(name: str, words: Sequence[str] = ()) -> Command:
     if name not in known:
         actions = [row.partition(" ")[2] for row in known if row.startswith(f"{name} ")]
         if actions:
-            given = " ".join(words[:1])
+            several = bool(words) and any(action.startswith(f"{words[0]} ") for action in actions)
+            given = " ".join(words[: 2 if several else 1])
             hint = nearest(given, actions)
             raise ConfigError(f"{name}: {given!r} is not one of {', '.join(actions)}{hint}")
         kind = "option" if name.startswith("-") else "command"

@@ -113,6 +113,8 @@ def test_a_command_of_two_words_is_found_by_both(capsys: pytest.CaptureFixture[s
     said = only_line(capsys.readouterr().err)
     assert said.startswith("error: launch: 'chek' is not one of init, check, status, ")
     assert said.endswith("(did you mean 'check'?)")
+    assert cli.main(["launch", "preflight", "distil"]) == cli.STATUS_USER_ERROR
+    assert "(did you mean 'preflight distill'?)" in capsys.readouterr().err
 
 
 def test_a_stage_that_a_signal_stopped_has_ended_well_but_its_job_has_not(
