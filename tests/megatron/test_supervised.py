@@ -29,6 +29,8 @@ QUESTIONS = [
     ("Tools ?", "weather", 1.0),
 ]
 
+ANSWERED = [{"role": "user", "content": "What ? What ?"}, {"role": "assistant", "content": "rain"}]
+
 
 @pytest.fixture(scope="module")
 def chat(assistant, tmp_path_factory) -> Path:
@@ -92,6 +94,22 @@ def weighted_loss(model: Any, rows: list[dict[str, torch.Tensor]]) -> torch.Tens
         total = total + (surprise * piece["loss_mask"]).sum()
         count += int((piece["loss_mask"] != 0).sum())
     return total / count
+
+
+def test_a_rank_may_have_nothing_to_learn(call, run, assistant, tmp_path):
+    """One short answer: all of it lies in one context rank's part, the other sends zeros back."""
+    data = tmp_path / "one"
+    text = write_lines(tmp_path / "one.jsonl", {"messages": ANSWERED})
+    tokenize(TokenizeConfig(inputs=[text], tokenizer=assistant, output=data))
+    (mask,) = rows_of(call, [data], 1, 1, tmp_path / "index")["loss_mask"]
+    first, second, third, fourth = mask.view(4, 8).count_nonzero(dim=1).tolist()
+    assert min(first + fourth, second + third) == 0 < mask.count_nonzero()
+    whole, split = (
+        lines(run(train_data=data, epochs=1, global_batch_size=1, parallel=parallel))
+        for parallel in (ParallelConfig(), ParallelConfig(context=2))
+    )
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in split] == pytest.approx([line[name] for line in whole])
 
 
 def test_loss_and_gradients_are_those_of_weighted_conversations_run_alone(
