@@ -12,8 +12,9 @@ heads, all key heads) and f (ffn)::
 
 The second row is split over tensor ranks, the first only under sequence parallelism. Full
 recomputation keeps a layer's input, 2 h, and one layer's row at a time. A context rank keeps this
-of its own tokens, but for the keys and values of all, which its attention has gathered; and a mask
-over its queries and all keys, a byte a pair and two as attention adds it, shared by all layers.
+of its own tokens, but for the keys and values of all, which its attention has gathered; the output
+of attention twice, as its kernel and as the next product want it; and a mask over its queries and
+all keys, a byte a pair and two as attention adds it, shared by all layers.
 """
 
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def layer_activation_bytes(arch: ModelArch, layout: Layout, tokens: int) -> floa
     queries = arch.num_attention_heads * arch.head_dim
     keys = arch.num_query_groups * arch.head_dim
     whole = 8 * arch.hidden_size / (layout.tensor if layout.sequence else 1)
-    gathered = 4 * keys * layout.context
+    gathered = 4 * keys * layout.context + (2 * queries if layout.context > 1 else 0)
     split = (4 * queries + gathered + 6 * arch.ffn_hidden_size) / layout.tensor
     return tokens * (whole + split)
 

@@ -1,5 +1,6 @@
 """Functions for the lanes: what training really holds on a rank, counted tensor by tensor."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,71 @@ def layer_passes(model: Path, recompute: bool) -> tuple[list[int], dict[str, Ten
             layer.register_forward_hook(count(number))
         chunk(**batch.model_inputs()).square().sum().backward()
         return passes, {name: p.grad for name, p in chunk.named_parameters()}
+
+
+def kept(model: Path, parallel: ParallelConfig, recompute: bool) -> dict[str, int]:
+    """Return the bytes that a bf16 model of plain layers keeps in a forward pass, by what keeps it.
+
+    Its attention keeps no scores, as a kernel's would not; a storage counts once, weights never.
+    """
+    from megatron.core.utils import unwrap_model
+
+    from nemo_bielik.megatron.batches import next_batch
+    from nemo_bielik.megatron.context_parallel import _bias, own_mask
+    from nemo_bielik.megatron.model import (
+        distributed_session,
+        model_provider,
+        open_bridge,
+        recompute_layers,
+        split_sequence_layers,
+    )
+    from nemo_bielik.megatron.output_layer import end_at_hidden
+
+    rows = {"tokens": torch.arange(32).view(2, 16), "position_ids": torch.arange(16).repeat(2, 1)}
+    rows |= {"labels": rows["tokens"], "loss_mask": torch.ones(2, 16)}
+    with distributed_session():
+        provider = model_provider(open_bridge(model), parallel, "bf16", 16)
+        provider.transformer_layer_spec = split_sequence_layers
+        end_at_hidden(provider)
+        if recompute:
+            recompute_layers(provider)
+        provider.finalize()
+        provider.initialize_model_parallel(seed=1)
+        (chunk,) = unwrap_model(provider.provide_distributed_model(wrap_with_ddp=False))
+        batch = next_batch(iter([rows]))
+        batch = replace(batch, mask=own_mask(rows["position_ids"]))
+        saved = _Saved(chunk)
+        with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
+            chunk(**batch.model_inputs())
+        return saved.bytes([batch.mask, _bias(batch.mask, torch.bfloat16)])
+
+
+class _Saved:
+    """Storages that autograd saves, by the layer in which they are first: "layer", or "rest"."""
+
+    def __init__(self, chunk: Any) -> None:
+        self.place = "rest"
+        self.known = {p.untyped_storage().data_ptr() for p in chunk.parameters()}
+        self.tensors: list[tuple[str, Tensor]] = []
+        for layer in chunk.decoder.layers:
+            layer.register_forward_pre_hook(lambda *_: setattr(self, "place", "layer"))
+        chunk.decoder.final_layernorm.register_forward_pre_hook(
+            lambda *_: setattr(self, "place", "rest")
+        )
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Note a tensor; that it is held keeps its storage's address from being used again."""
+        address = tensor.untyped_storage().data_ptr()
+        if address not in self.known:
+            self.known.add(address)
+            self.tensors.append((self.place, tensor))
+        return tensor
+
+    def bytes(self, masks: list[Tensor]) -> dict[str, int]:
+        """Return what the layers keep by kind: what `masks` store, and all else."""
+        found, of_masks = {"mask": 0, "layers": 0}, {m.untyped_storage().data_ptr() for m in masks}
+        for place, tensor in self.tensors:
+            if place == "layer":
+                storage = tensor.untyped_storage()
+                found["mask" if storage.data_ptr() in of_masks else "layers"] += storage.nbytes()
+        return found

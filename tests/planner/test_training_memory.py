@@ -100,9 +100,10 @@ def test_context_ranks_share_tokens_and_the_optimizer_and_gather_keys_and_values
     parts = stage_memory(WORK, split, 0)
     assert parts["optimizer"] == 12 * held / 4
     assert parts["weights"] == whole["weights"] and parts["gradients"] == whole["gradients"]
-    # half of all rows but of keys and values, 2 × 2 × 4 a token; a mask of 8 queries by 16 keys
-    gathered, mask = 3 * 16 * 2 * 2 * 4 / 2, 3 * 8 * 16
-    assert parts["activations"] == whole["activations"] / 2 + gathered + mask
+    # half of all rows but of keys and values, 2 × 2 × 4 a token; a mask of 8 queries by 16 keys;
+    # of each of 8 tokens attention's output once more
+    gathered, again, mask = 3 * 16 * 2 * 2 * 4 / 2, 3 * 8 * 2 * 8, 3 * 8 * 16
+    assert parts["activations"] == whole["activations"] / 2 + gathered + again + mask
     again = stage_memory(WORK, replace(split, recompute=True), 0)["activations"]
     assert again == 3 * 2 * 8 * 8 + layer_activation_bytes(ARCH, split, 8) + mask
 
