@@ -4,7 +4,7 @@ The report gives 3 epochs of 20 million conversations and 3 of 114,000 pairs, bo
 on the two nodes of 8 H200 that it distilled on; batches and rates are ours. Two tensor-parallel
 ranks share each sequence: of the layouts that `bielik plan --cluster 2x8xH200 --no-distill
 --sequence-length 32768 --global-batch-size 64` accepts, the fastest. On one node a context-parallel
-one is; preference training takes none.
+one is: `sft_cp4_1x8`.
 """
 
 from dataclasses import replace
