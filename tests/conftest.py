@@ -96,9 +96,9 @@ def logits() -> Callable[..., Any]:
 
     ids = torch.tensor([[5, 1, 40, 7, 7, 23, 11, 2], [3, 9, 44, 0, 17, 30, 8, 6]])
 
-    def run(directory: Path, tokens: Any = ids) -> Any:
+    def run(directory: Path, tokens: Any = ids, dtype: Any = torch.float32) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, attn_implementation="eager"
+            directory, dtype=dtype, attn_implementation="eager"
         )
         with torch.no_grad():
             return model.eval()(tokens).logits

@@ -24,14 +24,14 @@ def answer(case: Any) -> None:
 def round_trip(
     model: Path, parallel: ParallelConfig, tokens: Tensor, output: Path | None = None
 ) -> Tensor | None:
-    """Return the Megatron model's logits [b, s, vocab] of single-document rows.
+    """Return the Megatron model's logits [b, s, vocab] of single-document rows, in float64.
 
     Only the last pipeline stage has them. Exports the model to `output` as well, if given.
     """
     from nemo_bielik.megatron.model import export_model, inference_model
 
     positions = torch.arange(tokens.size(1)).repeat(len(tokens), 1)
-    with inference_model(model, parallel, tokens.size(1)) as (bridge, chunks):
+    with inference_model(model, parallel, tokens.size(1), precision="fp64") as (bridge, chunks):
         found = whole_logits(chunks, tokens, positions)
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
