@@ -8,12 +8,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "megatron"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine_room import TEACHER, student, teacher, tokens
+from engine_room import TEACHER, lanes, student, teacher, tokens
 from slurm_cluster import cluster
 
 from nemo_bielik.checkpoint import copy_tokenizer
 
-__all__ = ["cluster", "student", "teacher", "tokens"]
+__all__ = ["cluster", "lanes", "student", "teacher", "tokens"]
 
 
 @pytest.fixture(autouse=True)

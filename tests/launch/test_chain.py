@@ -1,6 +1,5 @@
 """``bielik pipeline --executor``: the whole chain as the jobs of one experiment."""
 
-import json
 import re
 import subprocess
 from dataclasses import replace
@@ -18,7 +17,6 @@ from nemo_bielik.launch.slurm_site import SlurmSite
 from nemo_bielik.launch.submit import job_table
 from nemo_bielik.pipeline import PipelineConfig, pipeline_jobs
 from nemo_bielik.recipes import minitron_7b, tiny
-from nemo_bielik.runs import Run
 
 GIVEN = ["prepare", "score", "prune", "distill"]
 JUDGED = ["evaluate-teacher", "evaluate-pruned", "evaluate-distilled"]
@@ -207,25 +205,6 @@ def test_nemo_runs_own_experiment_takes_the_jobs(tmp_path, monkeypatch):
         experiment.dryrun(log=False)
     assert [job.id for job in experiment.jobs] == [job.label for job in made]
     assert experiment.jobs[-1].dependencies == JUDGED
-
-
-def test_the_whole_chain_runs_on_this_machine_as_one_experiment(chain_words, tmp_path, capfd):
-    (tmp_path / "site.toml").write_text(
-        f"[here]\nkind = 'local'\nranks = 'torchrun'\njob_directory = '{tmp_path / 'home'}'\n"
-    )
-    site = f"--site={tmp_path / 'site.toml'}"
-    asked = ["pipeline", *chain_words, "--executor=here", "--job-name=mine", site]
-    assert cli.main(asked) == 0, capfd.readouterr()
-    made = Run(tmp_path / "run")
-    assert "</html>" in made.report.read_text("utf-8")
-    results = json.loads((made.evaluation("distilled") / "results.json").read_text())
-    assert results["perplexity"] > 1
-    capfd.readouterr()
-    assert cli.main(["launch", "status", "mine", site]) == 0
-    states = [line.split()[:2] for line in capfd.readouterr().out.splitlines()]
-    assert states == [[label, "SUCCEEDED"] for label in [*GIVEN, *JUDGED, "report"]]
-    (executor,) = (tmp_path / "home").rglob("distill_executor.yaml")
-    assert "Torchrun" in executor.read_text() and "ntasks_per_node: 2" in executor.read_text()
 
 
 def test_a_stage_that_fails_stops_those_after_it_and_the_status_says_so(
