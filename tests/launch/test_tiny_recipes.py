@@ -34,7 +34,7 @@ SMALL_WORLD = [*(f"world.{name}={value}" for name, value in WORLD.items()), "voc
 FEW_STEPS = ["iters=2", "eval_interval=2", "eval_iters=1", "optim.warmup_iters=1"]
 #: Beside a teacher of two steps a student has nothing to learn: at the recipe's rate all diverge.
 SEARCH = [f"recovery.{word}" for word in ("iters=8", "optim.max_lr=1e-5", "optim.min_lr=1e-6")]
-QUANTIZED = ["sequence_length=32", "calibration_tokens=512", "measured_tokens=512"]
+QUANTIZED = ["sequence_length=64", "calibration_tokens=512", "measured_tokens=512"]
 CONVERSATIONS = 100
 JOBS = ["prepare", "initialize", "train", "score", "prune", "distill"]
 JOBS += ["evaluate-teacher", "evaluate-pruned", "evaluate-distilled", "report"]
