@@ -18,9 +18,10 @@ $(STAMP): pyproject.toml uv.lock .python-version
 demo: env  ## run the whole chain on this machine and write runs/demo/report.html
 	$(BIN)/bielik demo --output runs/demo
 
-# two at a time, a file's tests together; pytest by itself runs them in one process
+# two at a time, a file's tests together, a thread each: more would wait for each other on two cores;
+# pytest by itself runs them in one process
 test: env  ## run the tests
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: env  ## check style and types
 	$(BIN)/ruff check .
