@@ -9,7 +9,8 @@ whole run, so that is the exhaustive run, and the search's choice is one of its 
 Regret of a choice is (its KL − the best's) / (the median's − the best's), KL on held-out text at
 the end of the whole run. Beside the search: the largest candidate, a random one (the mean over
 all), the best right after the cut. A choice is counted as tied with the best where their KL differ
-by less than half a percent.
+by less than half a percent. And of every candidate's forecast from the rungs before the last one:
+whether the end lay within it.
 
 Work lies in ``runs/search`` (``--output``); what is there is not made again, so a killed run
 continues. ``--search-only`` leaves the exhaustive runs out.
@@ -26,6 +27,7 @@ from typing import Any
 from nemo_bielik.launch.workers import Workers
 from nemo_bielik.runs import TEACHER, Run
 from nemo_bielik.search.config import SearchConfig
+from nemo_bielik.search.gather import forecast_trial
 from nemo_bielik.search.stage import Search, open_workers, run_search
 from nemo_bielik.training import OptimConfig, TrainSettings
 
@@ -92,7 +94,15 @@ def measure(config: SearchConfig, workers: Workers, exhaustive: bool) -> dict[st
     end = config.recovery.iters
     search.train(trials, end, workers, "the others to the end")
     final = {trial.candidate.name: trial.record().kl(end) for trial in trials}
-    return row | {"final": final, "regret": regrets(row, final)}
+    until = search.schedule.rungs[-2].last_step
+    told = {trial.candidate.name: forecast_trial(trial, until) for trial in trials}
+    forecasts = {name: found["at_budget"]["kl"] for name, found in told.items() if found}
+    return row | {
+        "final": final,
+        "regret": regrets(row, final),
+        "forecasts": forecasts,
+        "forecasts_held": sum(low <= final[n] <= high for n, (low, _, high) in forecasts.items()),
+    }
 
 
 def regrets(row: dict[str, Any], final: dict[str, float]) -> dict[str, Any]:
@@ -131,6 +141,8 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
                 f"    {name:<28} {row['reductions'][name]:5.1f} % fewer  "
                 f"{row['after_cut'][name]:7.4f} → {row['final'][name]:.4f}  {row['verdicts'][name]}"
             )
+        if "final" in row:
+            print(f"  forecasts that held: {row['forecasts_held']} of {len(row['final'])}")
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:

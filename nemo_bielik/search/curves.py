@@ -3,8 +3,13 @@
 Few noisy points fix a curve badly, so no single curve is trusted: for every exponent of a grid the
 best floor and scale (both at least 0) follow by least squares, and all exponents that explain the
 points about as well (profile likelihood, an F test) take part in every prediction, each with the
-spread that least squares gives it. The rate of learning is that of the points: where it falls
-later, as a cosine does, a run ends below what is predicted here.
+spread that least squares gives it.
+
+The rate of learning is that of the points. Where it falls later, as a cosine does, a run ends
+lower: what the noise of single steps adds to a loss is proportional to the rate (Mandt et al.,
+"Stochastic gradient descent as approximate Bayesian inference", 2017), and a fitted floor is such
+noise and true floor in unknown parts. So the low end of a prediction may let the whole floor shrink
+with the rate.
 """
 
 import math
@@ -47,6 +52,11 @@ class _Law:
         power = np.array([1.0, t**-self.exponent])
         return self.floor + self.scale * power[1], math.sqrt(max(power @ self.spread @ power, 0.0))
 
+    def lowest(self, t: float, quantile: float, rate_left: float) -> float:
+        """Return the low end at `t`, the floor shrunk to `rate_left` of it."""
+        value, deviation = self.at(t)
+        return value - (1 - rate_left) * self.floor - quantile * deviation
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -62,17 +72,23 @@ class Curve:
     laws: tuple[_Law, ...]
     quantile: float
 
-    def at(self, t: float) -> Interval:
-        """Return the prediction at `t`; losses are never below 0."""
-        found = [law.at(t / self.last) for law in self.laws]
-        low = min(value - self.quantile * deviation for value, deviation in found)
+    def at(self, t: float, rate_left: float = 1.0) -> Interval:
+        """Return the prediction at `t`; losses are never below 0.
+
+        Args:
+            rate_left: the rate of learning at `t` as a share of the last point's. The middle and
+                the high end are for a rate that stays.
+        """
+        place = t / self.last
+        found = [law.at(place) for law in self.laws]
+        low = min(law.lowest(place, self.quantile, rate_left) for law in self.laws)
         high = max(value + self.quantile * deviation for value, deviation in found)
         return Interval(max(low, 0.0), found[0][0], high)
 
-    def until(self, loss: float, most: float) -> Interval:
+    def until(self, loss: float, most: float, rate_left: float = 1.0) -> Interval:
         """Return where the curve comes down to `loss`; infinite if not before `most`."""
         places = np.geomspace(self.last / 1e3, most, 600)
-        bands = [self.at(float(place)) for place in places]
+        bands = [self.at(float(place), rate_left) for place in places]
 
         def first(values: Sequence[float]) -> float:
             below = [p for p, value in zip(places, values, strict=True) if value <= loss]

@@ -14,7 +14,7 @@ from nemo_bielik.search.decisions import Decisions
 from nemo_bielik.search.limits import cost
 from nemo_bielik.search.ranking import leads, pareto_front
 from nemo_bielik.search.tokens_needed import forecast, recovery
-from nemo_bielik.search.trial import curves
+from nemo_bielik.search.trial import Trial, curves
 from nemo_bielik.search.verdicts import SELECTED, SUB_OPTIMAL, Verdict
 
 if TYPE_CHECKING:
@@ -109,11 +109,19 @@ def _forecast(search: "Search", decisions: Decisions, selected: str) -> dict[str
     rungs = search.schedule.rungs
     if len(rungs) < 2:
         return None
-    run, until = search.config.recovery, rungs[-2].last_step
-    record = search.trials(_named(search, selected))[0].record()
+    return forecast_trial(search.trials(_named(search, selected))[0], rungs[-2].last_step)
+
+
+def forecast_trial(trial: Trial, until: int) -> dict[str, Any] | None:
+    """Return what a finished trial's validations up to step `until` predict, and what it came to.
+
+    None where they are too few.
+    """
+    run, record = trial.config, trial.record()
     per_step = run.global_batch_size * run.sequence_length
     points = [(float(s * per_step), kl) for s, kl in record.validations.items() if s <= until]
-    found = forecast(points, record.kl(0), run.tokens)
+    rate_left = min(1.0, record.rate(run.iters) / record.rate(until))
+    found = forecast(points, record.kl(0), run.tokens, rate_left)
     return found and {**found, "came_to": record.kl(run.iters)}
 
 

@@ -18,19 +18,22 @@ def recovery(kl: float, kl_after_cut: float) -> float:
 
 
 def forecast(
-    points: Sequence[tuple[float, float]], kl_after_cut: float, budget: float
+    points: Sequence[tuple[float, float]], kl_after_cut: float, budget: float, rate_left: float
 ) -> dict[str, Any] | None:
     """Return what held-out (tokens, KL) points predict; None where they are too few.
 
     ``at_budget``: KL and recovery after `budget` tokens. ``tokens_for``: share of the damage →
     tokens, None where that is further than `FURTHEST` times the last point. Each is low, middle
-    and high end of an interval at 95 %. The rates of learning are those of the points.
+    and high end of an interval at 95 %; the middle is for a rate of learning that stays.
+
+    Args:
+        rate_left: the rate at the end of a run, as a share of that at the last point.
     """
     points = [point for point in points if point[0] > 0]
     if len(points) < LEAST_POINTS:
         return None
     curve, last = fit(points), points[-1][0]
-    kl = curve.at(budget)
+    kl = curve.at(budget, rate_left)
     return {
         "from_tokens": last,
         "from_points": len(points),
@@ -40,7 +43,7 @@ def forecast(
             "recovery": [recovery(end, kl_after_cut) for end in (kl.high, kl.middle, kl.low)],
         },
         "tokens_for": {
-            f"{share:g}": _ends(curve.until((1 - share) * kl_after_cut, FURTHEST * last))
+            f"{share:g}": _ends(curve.until((1 - share) * kl_after_cut, FURTHEST * last, rate_left))
             for share in SHARES
         },
     }

@@ -67,6 +67,10 @@ class Record:
             if first < line["step"] <= last and "loss" in line
         ]
 
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step that was taken."""
+        return next(float(line["learning_rate"]) for line in self.steps if line["step"] == step)
+
     def seconds_at(self, step: int) -> float:
         """Return the seconds of the run up to `step`, validations among them."""
         return max((line["seconds"] for line in self.steps if line["step"] <= step), default=0.0)
