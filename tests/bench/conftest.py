@@ -14,9 +14,12 @@ from nemo_bielik.bench.servers import stop
 STUB = Path(__file__).parent / "stub_server.py"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stub_url() -> Iterator[str]:
-    """URL of a stub that sends a first token after 20 ms and one every 5 ms."""
+    """URL of a stub that sends a first token after 20 ms and one every 5 ms.
+
+    It counts requests, and a file's first ones must be its first whatever file ran before.
+    """
     words = [sys.executable, str(STUB), "--first-seconds", "0.02", "--token-seconds", "0.005"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as stub:
         try:

@@ -83,6 +83,7 @@ def left_behind(config: TrainConfig, micro_batches: int | None) -> tuple[int, in
     """Train, or break off after so many passes; return how many models and threads are left."""
     train_until(config, micro_batches) if micro_batches else train(config)
     models = sum(isinstance(thing, GPTModel) for thing in gc.get_objects())
+    gc.collect()  # what only cycles hold, an optimizer's groups, goes when Python gets to it
     return models, len(os.listdir("/proc/self/task"))
 
 
