@@ -154,7 +154,11 @@ class _Saved:
         )
 
     def add(self, tensor: Tensor) -> Tensor:
-        """Note a tensor; that it is held keeps its storage's address from being used again."""
+        """Note a tensor; that it is held keeps its storage's address from being used again.
+
+        Held without its history: an output kept by the step that made it would never be freed.
+        """
+        tensor = tensor.detach()
         address = tensor.untyped_storage().data_ptr()
         if address not in self.known:
             self.known.add(address)
