@@ -13,6 +13,8 @@ from nemo_bielik.errors import ConfigError, nearest
 from nemo_bielik.launch.packaging import CodePackager, SkyPilotPackager
 from nemo_bielik.launch.site import NemoRunSite
 
+_SKYPILOT = (run.SkypilotExecutor, run.SkypilotJobsExecutor)
+
 
 def make_executor(site: NemoRunSite, sizes: dict[str, Any], launcher: Any) -> Any:
     """Return NeMo-Run's executor for `site`.
@@ -33,9 +35,7 @@ def make_executor(site: NemoRunSite, sizes: dict[str, Any], launcher: Any) -> An
             packager=_packager(site, kind),
             launcher=launcher,
         )
-    except (
-        Exception
-    ) as error:  # a package or a cluster's configuration that is not here, its checks
+    except Exception as error:  # its own checks, a package or a cluster's settings not here
         reason = str(error) or type(error).__name__
         raise ConfigError(f"{site.executor} cannot be used here: {reason}") from error
 
@@ -44,9 +44,6 @@ def _packager(site: NemoRunSite, kind: Any) -> Any:
     if issubclass(kind, _SKYPILOT):
         return SkyPilotPackager()
     return CodePackager() if site.code == "packaged" else run.Packager()
-
-
-_SKYPILOT = (run.SkypilotExecutor, run.SkypilotJobsExecutor)
 
 
 def executor_class(site: NemoRunSite) -> Any:

@@ -52,11 +52,6 @@ class _Law:
         power = np.array([1.0, t**-self.exponent])
         return self.floor + self.scale * power[1], math.sqrt(max(power @ self.spread @ power, 0.0))
 
-    def lowest(self, t: float, quantile: float, rate_left: float) -> float:
-        """Return the low end at `t`, the floor shrunk to `rate_left` of it."""
-        value, deviation = self.at(t)
-        return value - (1 - rate_left) * self.floor - quantile * deviation
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -79,9 +74,11 @@ class Curve:
             rate_left: the rate of learning at `t` as a share of the last point's. The middle and
                 the high end are for a rate that stays.
         """
-        place = t / self.last
-        found = [law.at(place) for law in self.laws]
-        low = min(law.lowest(place, self.quantile, rate_left) for law in self.laws)
+        found = [law.at(t / self.last) for law in self.laws]
+        low = min(
+            value - (1 - rate_left) * law.floor - self.quantile * deviation
+            for law, (value, deviation) in zip(self.laws, found, strict=True)
+        )
         high = max(value + self.quantile * deviation for value, deviation in found)
         return Interval(max(low, 0.0), found[0][0], high)
 
