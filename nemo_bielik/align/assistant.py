@@ -11,6 +11,7 @@ from typing import Literal
 from nemo_bielik.align.dpo import DpoConfig, DpoSettings
 from nemo_bielik.align.grpo import GrpoConfig, GrpoSettings
 from nemo_bielik.align.sft import SftConfig, SftSettings
+from nemo_bielik.checks import check_choices
 from nemo_bielik.data.tokenize import TokenizeConfig
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.launch.tasks import Task
@@ -54,8 +55,7 @@ class AssistantSettings:
     def __post_init__(self) -> None:
         for name in ("conversations", "preferences", "tasks", "held_out_tasks"):
             setattr(self, name, as_paths(getattr(self, name)))
-        if self.malformed not in ("stop", "skip"):
-            raise ConfigError(f"malformed is {self.malformed!r}; allowed are stop, skip")
+        check_choices(self)
         for name, before in (
             ("preferences", "conversations"),
             ("tasks", "conversations"),

@@ -8,6 +8,7 @@ from nemo_bielik.align.rewards.catalog import known_rewards
 from nemo_bielik.align.rewards.grading import Grader, GradingConfig
 from nemo_bielik.align.tasks import TaskFile, TaskReader
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checks import check_choices
 from nemo_bielik.data.chat import ChatTokenizer
 from nemo_bielik.data.text import text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
@@ -36,8 +37,7 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError("tasks is empty; give at least one file")
-        if self.malformed not in ("stop", "skip"):
-            raise ConfigError(f"malformed is {self.malformed!r}; allowed are stop, skip")
+        check_choices(self)
         for name in ("max_answer_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

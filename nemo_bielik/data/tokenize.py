@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nemo_bielik.checks import check_choices
 from nemo_bielik.data.chat import ChatTokenizer, encode_lines
 from nemo_bielik.data.conversations import Kind, kind_of
 from nemo_bielik.data.indexed import Block, TokenWriter, token_dtype, token_stats
@@ -80,8 +81,7 @@ class TokenizeConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty; give at least one text")
-        if self.malformed not in ("stop", "skip"):
-            raise ConfigError(f"malformed is {self.malformed!r}; allowed are stop, skip")
+        check_choices(self)
         if self.context < 0:
             raise ConfigError(f"context is {self.context}; it must be 0 (any length) or more")
         if self.workers < 1:
