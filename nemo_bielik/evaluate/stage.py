@@ -93,10 +93,20 @@ def evaluate(config: EvaluateConfig) -> None:
                 results.setdefault("suites", {})[suite.name] = suite.summary
                 for item in suite.items:
                     _write_item(items, item)
+        _check_measured(config, results)
         write_json(scratch / RESULTS_NAME, results)
     if config.suites:
         shutil.rmtree(work_directory(config.output))
     print_results(results.get("suites", {}))
+
+
+def _check_measured(config: EvaluateConfig, results: dict[str, Any]) -> None:
+    """Raise `DataError`, with each suite's reason printed, if suites are all and none was run."""
+    suites = results.get("suites", {})
+    if set(results) == {"suites"} and all(one["status"] == "not run" for one in suites.values()):
+        print_results(suites)
+        shutil.rmtree(work_directory(config.output), ignore_errors=True)
+        raise DataError(f"{config.output}: nothing to write, because no suite could be run")
 
 
 def score_texts_and_choices(evaluation: Evaluation, items: TextIO) -> dict[str, Any]:

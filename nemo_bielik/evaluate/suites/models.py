@@ -6,6 +6,7 @@ log-probabilities of the prompt's own tokens (``echo`` and ``logprobs`` of ``/v1
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +52,20 @@ class InProcess(HFLM):  # type: ignore[misc]
     """A model in this process that gives logits only from where a batch's continuations begin.
 
     lm-eval takes the logarithm of the probabilities at every position of the prompts, [b, s, v]:
-    gigabytes with a usual vocabulary, and a good part of a small model's time.
+    gigabytes with a usual vocabulary, and a good part of a small model's time. It also has a
+    question's prompt made into tokens once for each choice; here the last one is remembered.
     """
 
     _continuation_tokens = 0
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        # two texts: the prompt, and the prompt with a choice
+        self._remembered = lru_cache(maxsize=2)(super().tok_encode)
+        super().__init__(*args, **named)
+
+    def tok_encode(self, *args: Any, **named: Any) -> list[int]:
+        """Return a text's tokens; take the last ones' from memory."""
+        return self._remembered(*args, **named)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], *args: Any, **named: Any

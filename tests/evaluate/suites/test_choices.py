@@ -14,7 +14,7 @@ import torch
 from english_choices import ENGLISH
 from polish_choices import POLISH
 from sklearn.metrics import f1_score
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.stage import evaluate
@@ -100,6 +100,29 @@ def test_choices_are_those_of_transformers(case, evaluated, suite_model):
     share = sum(one == other for one, other in chosen) / len(chosen)
     f1 = f1_score(gold, given, average="macro", zero_division=0.0)
     assert task["score"] == pytest.approx(f1 if task["metric"] == "macro_f1" else share)
+
+
+def test_a_question_is_made_into_tokens_once(suite_model, put_data, tmp_path, monkeypatch):
+    """lm-eval asks the prompt's tokens for each of its choices."""
+    case = next(case for case in CHOICE_CASES if case.task == "belebele_pol_Latn")
+    rows = [{**row, "question": f"Kto {n}?"} for n, row in enumerate(case.splits["test"])]
+    put_data(tmp_path / "data", case.dataset, case.config, test=rows)
+    asked = []
+    encode = PreTrainedTokenizerBase.encode
+    monkeypatch.setattr(
+        PreTrainedTokenizerBase,
+        "encode",
+        lambda self, text, **named: asked.append(text) or encode(self, text, **named),
+    )
+    evaluate(
+        EvaluateConfig(
+            model=suite_model,
+            output=tmp_path / "out",
+            suites=["belebele"],
+            data_dir=tmp_path / "data",
+        )
+    )
+    assert len(asked) == len(rows) * (1 + len(case.choices)) == len(set(asked))
 
 
 def test_the_suites_are_told_apart(evaluated):

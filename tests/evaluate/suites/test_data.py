@@ -32,6 +32,13 @@ def run(model, tmp_path, **settings):
     )
 
 
+def some_text(tmp_path):
+    """Return a text to evaluate too, so that something is measured whatever suites lack."""
+    path = tmp_path / "text.txt"
+    path.write_text("Ala ma kota.", encoding="utf-8")
+    return [path]
+
+
 def test_a_repository_with_a_card_is_read_by_its_card(
     suite_model, results_of, tmp_path, monkeypatch
 ):
@@ -62,9 +69,9 @@ def test_missing_and_damaged_data_are_not_run_and_never_left_out(
     put_data(tmp_path / "data", "nemo-bielik/minimal-pairs", test=[{"good": "a"}, PAIR])
     put_data(tmp_path / "data", "amu-cai/PES-2018-2022", test=[{"question": "?", "label": "A"}])
     names = ["minimal-pairs", "medical", "eq-bench-pl", "cptub", "bfcl", "euroeval"]
-    run(suite_model, tmp_path, suites=names)
+    run(suite_model, tmp_path, suites=names, texts=some_text(tmp_path))
     suites, items = results_of(tmp_path / "out")
-    assert list(suites) == names and items == []
+    assert list(suites) == names and {item["suite"] for item in items} == {"perplexity"}
     assert {suite["status"] for suite in suites.values()} == {"not run"}
     reasons = {name: suite["reason"] for name, suite in suites.items()}
     assert "nemo-bielik/minimal-pairs cannot be read" in reasons["minimal-pairs"]
@@ -73,6 +80,17 @@ def test_missing_and_damaged_data_are_not_run_and_never_left_out(
     assert all("\n" not in reason for reason in reasons.values())
     printed = capsys.readouterr()
     assert printed.err == "" and len(printed.out.splitlines()) == len(names)
+
+
+def test_a_run_in_which_no_suite_could_be_run_fails_and_writes_nothing(
+    suite_model, tmp_path, capsys
+):
+    with pytest.raises(DataError, match="because no suite could be run"):
+        run(suite_model, tmp_path, suites=["minimal-pairs", "belebele"])
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["minimal-pairs", "belebele"]
+    assert all(" not run: " in line for line in printed)
+    assert list(tmp_path.iterdir()) == []
 
 
 DAMAGE = {
@@ -106,12 +124,10 @@ def test_a_row_that_does_not_fit_costs_its_task_only(suite_model, put_data, resu
     shots = [{"sentence": "Hej", "target": "0"}] * 6
     rows = [{"sentence": "Cześć", "target": "0"}, {"sentence": "Hej", "target": "7"}]
     put_data(tmp_path / "data", "allegro/klej-cbd", train=shots, test=rows)
-    run(suite_model, tmp_path, suites=["open-pl"])
+    run(suite_model, tmp_path, suites=["open-pl"], texts=some_text(tmp_path))
     suites, items = results_of(tmp_path / "out")
-    assert (
-        items == []
-        and "allegro/klej-cbd: a row does not fit" in suites["open-pl"]["not_run"]["cbd"]
-    )
+    assert {item["suite"] for item in items} == {"perplexity"}
+    assert "allegro/klej-cbd: a row does not fit" in suites["open-pl"]["not_run"]["cbd"]
 
 
 def test_prompts_that_were_cut_are_marked(make_model, suite_model, put_data, results_of, tmp_path):
@@ -175,7 +191,7 @@ def test_answers_that_take_more_than_the_model_knows_are_not_run(
     copy_tokenizer(suite_model, small)
     rows = [{"prompt": "?", "reference_answer": "{}"}]
     put_data(tmp_path / "data", "speakleash/EQ-Bench-PL", validation=rows)
-    run(small, tmp_path, suites=["eq-bench-pl"], sequence_length=16)
+    run(small, tmp_path, suites=["eq-bench-pl"], sequence_length=16, texts=some_text(tmp_path))
     suites, _ = results_of(tmp_path / "out")
     assert suites["eq-bench-pl"]["reason"] == "answers take 80 tokens, the model knows 32 positions"
 
