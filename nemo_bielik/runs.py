@@ -7,6 +7,8 @@ from pathlib import Path
 TEACHER, PRUNED, DISTILLED = "teacher", "pruned", "distilled"
 #: What alignment makes of the last of them.
 FINE_TUNED, ALIGNED, REWARDED = "fine-tuned", "aligned", "aligned-grpo"
+#: The tokens that it learns from.
+INSTRUCTIONS, PREFERENCES = "instructions", "preferences"
 LABEL_TRAINED, FROM_SCRATCH = "label_trained", "from_scratch"
 
 

@@ -9,14 +9,13 @@ one is: `sft_cp4_1x8`.
 
 from dataclasses import replace
 
-from nemo_bielik.align.assistant import INSTRUCTIONS, PREFERENCES
 from nemo_bielik.align.dpo import DpoConfig, DpoSettings
 from nemo_bielik.align.reference import ReferenceConfig
 from nemo_bielik.align.sft import SftConfig, SftSettings
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.recipes import tiny, tiny_stages
 from nemo_bielik.recipes.bielik_11b_v3 import RUN
-from nemo_bielik.runs import ALIGNED, DISTILLED, FINE_TUNED
+from nemo_bielik.runs import ALIGNED, DISTILLED, FINE_TUNED, INSTRUCTIONS, PREFERENCES
 from nemo_bielik.training import OptimConfig, StabilityConfig
 
 

@@ -118,7 +118,7 @@ def evaluate() -> EvaluateConfig:
 def quantize() -> QuantizeConfig:
     """The report's row of formats of the aligned model; ModelOpt's usual 512 windows calibrate."""
     return QuantizeConfig(
-        model=RUN.model(f"{ALIGNED}-grpo"),
+        model=RUN.model(REWARDED),
         output=RUN.root / "quantized",
         all=True,
         texts=[RUN.text("calibration")],

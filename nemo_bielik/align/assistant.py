@@ -17,10 +17,7 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.phases import as_paths
 from nemo_bielik.recipes import tiny
-from nemo_bielik.runs import ALIGNED, FINE_TUNED, REWARDED, Run
-
-#: Tokens of `bielik tokenize` in a run's directory.
-INSTRUCTIONS, PREFERENCES = "instructions", "preferences"
+from nemo_bielik.runs import ALIGNED, FINE_TUNED, INSTRUCTIONS, PREFERENCES, REWARDED, Run
 
 
 @dataclass(kw_only=True)

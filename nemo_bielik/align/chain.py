@@ -26,13 +26,20 @@ from nemo_bielik.pipeline import EVALUATE, timed_step
 from nemo_bielik.planner.table import align as align_columns
 from nemo_bielik.recipes import alignment, tiny
 from nemo_bielik.report.gather import read_metrics, read_object
-from nemo_bielik.runs import DISTILLED, Run
+from nemo_bielik.runs import (
+    ALIGNED,
+    DISTILLED,
+    FINE_TUNED,
+    INSTRUCTIONS,
+    PREFERENCES,
+    REWARDED,
+    Run,
+)
 
-SFT, DPO, GRPO = "fine-tuned", "preferred", "rewarded"
 _FUNCTIONS = {
-    SFT: "nemo_bielik.align.sft:sft",
-    DPO: "nemo_bielik.align.dpo:dpo",
-    GRPO: "nemo_bielik.align.grpo:grpo",
+    FINE_TUNED: "nemo_bielik.align.sft:sft",
+    ALIGNED: "nemo_bielik.align.dpo:dpo",
+    REWARDED: "nemo_bielik.align.grpo:grpo",
 }
 _REWARD = "nemo_bielik.align.measure:measure_reward"
 _RESULTS = "align.json"
@@ -85,28 +92,28 @@ class Alignment:
             alignment.tiny_sft(),
             model=self.start,
             tokenizer=self.tokenizer,
-            train_data=[self.run.tokens("instructions")],
-            output=self.run.model(SFT),
+            train_data=[self.run.tokens(INSTRUCTIONS)],
+            output=self.run.model(FINE_TUNED),
         )
 
     def dpo(self) -> DpoConfig:
         """Return the settings of the preferences, validated on the held-out pairs."""
         return replace(
             alignment.tiny_dpo(),
-            model=self.run.model(SFT),
-            train_data=[self.run.tokens("preferences")],
+            model=self.run.model(FINE_TUNED),
+            train_data=[self.run.tokens(PREFERENCES)],
             validation_data=self.run.tokens("held_out_preferences"),
             eval_interval=20,
             eval_iters=4,
-            output=self.run.model(DPO),
+            output=self.run.model(ALIGNED),
         )
 
     def grpo(self) -> GrpoConfig:
         """Return the settings of the rewards."""
         return GrpoConfig(
-            model=self.run.model(DPO),
+            model=self.run.model(ALIGNED),
             tasks=[self.lines("tasks")],
-            output=self.run.model(GRPO),
+            output=self.run.model(REWARDED),
             **vars(replace(tiny.rewards(), iters=self.config.reward_steps)),
         )
 
@@ -144,7 +151,8 @@ def align(config: AlignDemoConfig) -> None:
     found = Alignment(config)
     timed_step("conversations, pairs, tasks", lambda: make_data(found))
     with Lanes(1) as lanes:
-        for name, settings in ((SFT, found.sft), (DPO, found.dpo), (GRPO, found.grpo)):
+        stages = {FINE_TUNED: found.sft, ALIGNED: found.dpo, REWARDED: found.grpo}
+        for name, settings in stages.items():
             timed_step(name, partial(lanes.run, _FUNCTIONS[name], settings()))
             timed_step(f"{name}, judged", partial(judge, found, name, lanes))
     rows = [row(found, None), *(row(found, name) for name in _FUNCTIONS)]
@@ -159,7 +167,7 @@ def make_data(found: Alignment) -> None:
         with atomic_directory(found.tokenizer) as scratch:
             copy_tokenizer(found.start, scratch)
             (scratch / CHAT_TEMPLATE_NAME).write_text(CHAT_TEMPLATE, encoding="utf-8")
-    for name in ("instructions", "preferences", "held_out_preferences"):
+    for name in (INSTRUCTIONS, PREFERENCES, "held_out_preferences"):
         tokenize(found.tokenizing(name))
 
 
@@ -179,8 +187,8 @@ def row(found: Alignment, name: str | None) -> dict[str, Any]:
     if name:
         figures["reward"] = read_object(found.rewards(name).output / "results.json").get("reward")
         seconds = Manifest.load(found.run.model(name)).wall_seconds
-    if name == DPO:
-        lines = read_metrics(found.run.model(DPO) / "training" / "metrics.jsonl")
+    if name == ALIGNED:
+        lines = read_metrics(found.run.model(ALIGNED) / "training" / "metrics.jsonl")
         known = [one["validation_accuracy"] for one in lines if "validation_accuracy" in one]
         figures["preference_accuracy"] = known[-1] if known else None
     return {"stage": name or found.config.model, **figures, "wall_seconds": seconds}

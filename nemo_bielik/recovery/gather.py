@@ -15,10 +15,16 @@ from nemo_bielik.recovery.pairing import Gap, Stage, pair
 from nemo_bielik.recovery.rows import table
 from nemo_bielik.recovery.words import drawn_text
 from nemo_bielik.report.gather import read_object
-from nemo_bielik.runs import DISTILLED, PRUNED, TEACHER
+from nemo_bielik.runs import ALIGNED, DISTILLED, FINE_TUNED, PRUNED, REWARDED, TEACHER
 
 #: What a model is called after the stage that made it; others by their directory's name.
-_MADE_BY = {"prune": PRUNED, "distill": DISTILLED}
+_MADE_BY = {
+    "prune": PRUNED,
+    "distill": DISTILLED,
+    "sft": FINE_TUNED,
+    "dpo": ALIGNED,
+    "grpo": REWARDED,
+}
 _SEED = re.compile(r"-seed\d+$")
 
 

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from nemo_bielik.align.chain import DPO, GRPO, SFT, AlignDemoConfig, Alignment, make_data, table
+from nemo_bielik.align.chain import AlignDemoConfig, Alignment, make_data, table
 from nemo_bielik.checkpoint import copy_tokenizer
 from nemo_bielik.cli import main
 from nemo_bielik.data.chat import ChatTokenizer
 from nemo_bielik.data.indexed import token_stats
 from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig, make_world
 from nemo_bielik.data.tokenizer import TokenizerConfig, train_tokenizer
+from nemo_bielik.runs import ALIGNED, FINE_TUNED, REWARDED
 
 PARTS = ("train", "recovery", "calibration", "validation", "test")
 
@@ -53,13 +54,13 @@ def test_every_stage_starts_from_the_one_before(found):
     assert found.sft().model == found.start
     assert found.dpo().model == found.sft().output
     assert found.grpo().model == found.dpo().output
-    assert [found.run.model(name) for name in (SFT, DPO, GRPO)] == [
+    assert [found.run.model(name) for name in (FINE_TUNED, ALIGNED, REWARDED)] == [
         found.sft().output,
         found.dpo().output,
         found.grpo().output,
     ]
     learned = json.loads(found.lines("tasks").read_text(encoding="utf-8").splitlines()[0])
-    assert found.rewards(SFT).tasks == [found.lines("held_out_tasks")]
+    assert found.rewards(FINE_TUNED).tasks == [found.lines("held_out_tasks")]
     assert learned["prompt"] not in found.lines("held_out_tasks").read_text(encoding="utf-8")
 
 
@@ -68,11 +69,11 @@ def test_the_table_has_a_row_a_stage():
     judged = {"minimal_pairs_accuracy": 0.95, "fact_accuracy": 0.9, "perplexity": 3.25}
     rows = [
         {"stage": "distilled", **empty, **judged},
-        {"stage": SFT, **empty, **judged, "reward": 0.4567, "wall_seconds": 90.0},
+        {"stage": FINE_TUNED, **empty, **judged, "reward": 0.4567, "wall_seconds": 90.0},
     ]
     first, second = table(rows).splitlines()[1:]
     assert first.split() == ["distilled", "-", "-", "0.950", "0.900", "3.25", "-"]
-    assert second.split() == [SFT, "0.457", "-", "0.950", "0.900", "3.25", "1.5"]
+    assert second.split() == [FINE_TUNED, "0.457", "-", "0.950", "0.900", "3.25", "1.5"]
 
 
 def test_without_a_demo_there_is_nothing_to_align(tmp_path, capsys):

@@ -21,10 +21,9 @@ from nemo_bielik.launch.tasks import with_absolute_paths
 from nemo_bielik.launch.workers import LaneWorkers
 from nemo_bielik.manifest import MANIFEST_NAME
 from nemo_bielik.options import parse_config
-from nemo_bielik.recipes.alignment import INSTRUCTIONS, PREFERENCES
 from nemo_bielik.recipes.catalog import RECIPES, find_recipe
 from nemo_bielik.recipes.tiny_stages import DEMO, RUN
-from nemo_bielik.runs import DISTILLED, TEACHER, Run
+from nemo_bielik.runs import DISTILLED, INSTRUCTIONS, PREFERENCES, TEACHER, Run
 from nemo_bielik.search.stage import TARGETS, Search, run_search
 
 PARTS = ("train", "recovery", "calibration", "validation", "test")

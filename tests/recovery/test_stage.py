@@ -162,7 +162,7 @@ def test_the_stages_of_alignment_stand_in_their_order_each_against_the_one_befor
 ) -> None:
     """As the report's Table 14; evaluations as `bielik align` leaves them, beside the demo's."""
     made = {"pruned": "prune", "distilled-seed1": "distill"}
-    made |= {"fine-tuned": "sft", "preferred": "dpo", "rewarded": "grpo"}
+    made |= {"x": "sft", "y": "dpo", "z": "grpo"}
     answers = ("10000000", "11000000", "11110000", "11111000", "11110000")
     students = []
     for (name, stage), right in zip(made.items(), answers, strict=True):
@@ -174,7 +174,7 @@ def test_the_stages_of_alignment_stand_in_their_order_each_against_the_one_befor
     found = results(tmp_path)
     assert [one["made_by"] for one in found["students"]] == [*made.values()]
     rows = [row for row in found["rows"] if row["level"] == "overall"]
-    labels = ["pruned", "distilled", "fine-tuned", "preferred", "rewarded"]
+    labels = ["pruned", "distilled", "fine-tuned", "aligned", "aligned-grpo"]
     assert [row["student"] for row in rows] == labels
     assert [row["recovery_percent"] for row in rows] == [12.5, 25.0, 50.0, 62.5, 50.0]
     changes = [row["change"] for row in rows[1:]]

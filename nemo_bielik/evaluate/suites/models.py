@@ -65,7 +65,8 @@ class InProcess(HFLM):  # type: ignore[misc]
 
     def tok_encode(self, *args: Any, **named: Any) -> list[int]:
         """Return a text's tokens; take the last ones' from memory."""
-        return self._remembered(*args, **named)
+        found: list[int] = self._remembered(*args, **named)
+        return found
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], *args: Any, **named: Any
