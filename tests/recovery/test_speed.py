@@ -98,6 +98,9 @@ def test_the_page_leads_with_the_ratio_of_throughputs(page_and_card):
     assert "<b>a note</b>" not in page
     assert "| 1 at a time, 128 tokens in, 64 out | output tokens/s | 54.3 | 81.2 | 1.496 |" in card
     assert "On 2 cores of Some CPU, stub 1" in card
+    lines = card.splitlines()
+    heads = [place - 1 for place, line in enumerate(lines) if line.startswith("|---")]
+    assert len(heads) >= 3 and all(lines[head - 1] == "" for head in heads)  # else no table
     assert "1 at a time, 128 tokens in, 64 out: By the bandwidth" in card  # the roofline
     assert "student: \\<b\\>a note" in card
 
