@@ -3,7 +3,9 @@
 Pairs of models are simulated whose true recovery is known. On accuracies each gets an interval by
 our paired bootstrap and by scipy's BCa, paired too, with the same resamples' number. BLEU, macro
 F1, MCC and suites of tasks get ours: a test set is drawn from a population of items, and the truth
-is the recovery on the whole population. All intervals say 95 %.
+is the recovery on the whole population. Eight languages that ask the same questions get theirs from
+shared draws, as `bielik recovery` makes them, and from draws of their own, which is what it would
+be to take them for independent tasks. All intervals say 95 %.
 
     python benchmarks/bootstrap_coverage.py --json
 """
@@ -48,11 +50,10 @@ class Population:
         scores = [Estimate(one.score, np.empty(0)) for one in (self.teacher, self.student)]
         return Cell(self.metric, self.metric, POPULATION, None, *scores)
 
-    def measured(self, name: str, items: int, bootstrap: Bootstrap, generator: Any) -> Cell:
-        """Return the scores on a test set of `items`, with their replicates."""
-        rows = generator.integers(POPULATION, size=items)
+    def measured(self, rows: Any, draws: str, bootstrap: Bootstrap) -> Cell:
+        """Return the scores on the test set `rows`, with the replicates of the draws so called."""
         sample = [self.teacher.take(rows), self.student.take(rows)]
-        return Cell(name, self.metric, items, None, *bootstrap.estimates(name, sample))
+        return Cell(draws, self.metric, len(rows), None, *bootstrap.estimates(draws, sample))
 
 
 def classification(metric: str, classes: Sequence[float], right: float, seed: int) -> Population:
@@ -100,12 +101,41 @@ def translation() -> Population:
     return Population("bleu", *[METRICS["bleu"].statistics(items) for items in kept])
 
 
+def languages(count: int) -> list[Population]:
+    """Return the same questions in many languages: a model mostly knows the passage or does not.
+
+    A question has a difficulty that all share; the student has also forgotten some passages, and
+    then guesses in every language.
+    """
+    generator = np.random.default_rng(4)
+    chance = generator.beta(4, 1, size=POPULATION)
+    forgotten = generator.random(POPULATION) < 0.2
+    found = []
+    for _ in range(count):
+        teacher = generator.random(POPULATION) < chance
+        guessed = generator.random(POPULATION) < 0.25
+        student = np.where(forgotten, guessed, generator.random(POPULATION) < chance)
+        scores = [[{"score": float(one)} for one in model] for model in (teacher, student)]
+        found.append(Population("mean", *map(METRICS["mean"].statistics, scores)))
+    return found
+
+
 def _text(words: Any) -> str:
     return " ".join(f"w{word}" for word in words)
 
 
-def populations() -> dict[str, tuple[list[Population], str]]:
-    """Return what is measured by name: the tasks and how they are put together."""
+@dataclass(frozen=True)
+class Simulated:
+    """Tasks, how they are put together, and whether questions and draws are the same for all."""
+
+    tasks: list[Population]
+    aggregation: str = RATIO_OF_MEANS
+    same_questions: bool = False
+    same_draws: bool = False
+
+
+def simulated() -> dict[str, Simulated]:
+    """Return what is measured, by name."""
     suite = [
         classification("mean", [0.25] * 4, 0.8, seed=5),
         classification("mean", [0.5, 0.5], 0.6, seed=6),
@@ -113,28 +143,35 @@ def populations() -> dict[str, tuple[list[Population], str]]:
         classification("mcc", [0.6, 0.4], 0.7, seed=8),
     ]
     return {
-        "BLEU": ([translation()], RATIO_OF_MEANS),
-        "macro F1": ([classification("macro_f1", [0.6, 0.3, 0.1], 0.7, seed=1)], RATIO_OF_MEANS),
-        "MCC": ([classification("mcc", [0.7, 0.3], 0.7, seed=2)], RATIO_OF_MEANS),
-        "four tasks, ratio of means": (suite, RATIO_OF_MEANS),
-        "four tasks, mean of ratios": (suite, MEAN_OF_RATIOS),
+        "BLEU": Simulated([translation()]),
+        "macro F1": Simulated([classification("macro_f1", [0.6, 0.3, 0.1], 0.7, seed=1)]),
+        "MCC": Simulated([classification("mcc", [0.7, 0.3], 0.7, seed=2)]),
+        "four tasks, ratio of means": Simulated(suite),
+        "four tasks, mean of ratios": Simulated(suite, MEAN_OF_RATIOS),
+        "eight languages": Simulated(languages(8), same_questions=True, same_draws=True),
+        "eight languages, drawn apart": Simulated(languages(8), same_questions=True),
     }
 
 
 def measure_suite(
-    name: str, tasks: list[Population], aggregation: str, items: int, pairs: int, resamples: int
+    name: str, what: Simulated, items: int, pairs: int, resamples: int
 ) -> dict[str, Any]:
     """Return how often the interval of these tasks' recovery holds that of their populations."""
-    truth = _recovery([task.truth() for task in tasks], aggregation).value
+    truth = _recovery([task.truth() for task in what.tasks], what.aggregation).value
     generator = np.random.default_rng(items)
     held, width = 0, 0.0
     for number in range(pairs):
         bootstrap = Bootstrap(resamples, 0.95, number)
+        test_sets = generator.integers(POPULATION, size=(len(what.tasks), items))
         cells = [
-            task.measured(f"task {place}", items, bootstrap, generator)
-            for place, task in enumerate(tasks)
+            task.measured(
+                test_sets[0 if what.same_questions else place],
+                f"task {0 if what.same_draws else place}",
+                bootstrap,
+            )
+            for place, task in enumerate(what.tasks)
         ]
-        low, high = bootstrap.interval(_recovery(cells, aggregation)) or (np.nan, np.nan)
+        low, high = bootstrap.interval(_recovery(cells, what.aggregation)) or (np.nan, np.nan)
         held += bool(low <= truth <= high)
         width += (high - low) / pairs
     return {
@@ -215,8 +252,8 @@ def main() -> None:
     settings = {"pairs": options.pairs, "resamples": options.resamples}
     rows = [measure(case, **settings) for case in CASES]
     others = [
-        measure_suite(name, tasks, aggregation, items, **settings)
-        for name, (tasks, aggregation) in populations().items()
+        measure_suite(name, what, items, **settings)
+        for name, what in simulated().items()
         for items in (100, 400)
     ]
     if options.json:

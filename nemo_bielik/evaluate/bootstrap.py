@@ -2,14 +2,16 @@
 
 Items are drawn with replacement, as many as there are, and all models are scored on the same draw,
 so that what two models share (a hard item is hard for both) cancels out (Efron & Tibshirani 1993,
-chapters 6 and 8; Koehn 2004 for corpus metrics). Tasks are drawn independently of each other.
+chapters 6 and 8; Koehn 2004 for corpus metrics). Tasks that ask the same questions share their
+draws too (`recovery/aggregation.py`); others are drawn independently.
 
 A statistic's replicates are one array; means, ratios and differences of statistics are the same
 operations on their replicates, whatever tasks they come from. That is why intervals are
 percentiles of replicates: BCa would need the influence of every item on every aggregate, and on
 recoveries of up to a few hundred items it covers no better (`benchmarks/bootstrap_coverage.py`).
 
-What it does not cover: another prompt, another seed of training, items that depend on each other.
+What it does not cover: another prompt, another seed of training, items of a task that depend on
+each other.
 """
 
 import zlib
@@ -48,7 +50,7 @@ class Bootstrap:
         """Yield blocks [r, items] of how often each item is drawn; r adds up to `resamples`.
 
         `name` and `seed` decide the draws, so what is drawn for a task does not depend on which
-        other tasks there are.
+        other tasks there are; those of one name share their draws.
         """
         generator = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         left = self.resamples

@@ -160,7 +160,7 @@ def groups_of(pairs: Sequence[Pair], rules: Rules) -> list[Group]:
         for level in (LANGUAGE, CATEGORY):
             for name, keys in _split(one, level).items():
                 is_whole = len(keys) == len(one.teacher.items)
-                cell = whole if is_whole else _cell(one, rules, keys, f"{level} {name}")
+                cell = whole if is_whole else _cell(one, rules, keys)
                 parts.setdefault((level, one.suite, name), []).append(cell)
     return [
         *(Group(SUITE, name, name, cells) for name, cells in suites.items()),
@@ -178,13 +178,25 @@ def _split(one: Pair, level: str) -> dict[str, list[str]]:
     return found
 
 
-def _cell(one: Pair, rules: Rules, keys: Sequence[str] | None = None, part: str = "") -> Cell:
+def _cell(one: Pair, rules: Rules, keys: Sequence[str] | None = None) -> Cell:
     """Score a task, or the items `keys` of it, of the teacher and every repeat of the student."""
-    chosen = list(one.teacher.items) if keys is None else list(keys)
+    chosen = sorted(one.teacher.items if keys is None else keys, key=one.teacher.question)
     runs = [run.statistics_of(chosen) for run in (one.teacher, *one.student)]
-    name = "/".join(filter(None, (one.suite, one.teacher.name, part)))
-    teacher, *repeats = rules.bootstrap.estimates(name, runs)
+    teacher, *repeats = rules.bootstrap.estimates(drawn_from(one, chosen), runs)
     measured = rules.baselines.get((one.suite, one.teacher.name))
-    baseline = one.teacher.baseline if measured is None else None if part else measured
+    baseline = one.teacher.baseline if measured is None else measured if keys is None else None
     student = Estimate.mean(repeats)
     return Cell(one.teacher.name, one.teacher.metric, len(chosen), baseline, teacher, student)
+
+
+def drawn_from(one: Pair, keys: Sequence[str]) -> str:
+    """Return what decides the draws of the items `keys`: where the questions come from, and which.
+
+    Tasks that ask the same questions, in several languages or ways, are scored on the same draws:
+    a model that fails one of them often fails it in the others, and drawn apart that would be taken
+    for agreement of independent tasks.
+    """
+    task = one.teacher
+    dataset, split = task.about.get("dataset"), task.about.get("split")
+    source = f"{dataset}/{split}" if dataset else f"{one.suite}/{task.name}"
+    return "\n".join([source, *map(task.question, keys)])

@@ -20,7 +20,7 @@ from nemo_bielik.manifest import MANIFEST_NAME, Manifest
 from nemo_bielik.report.gather import read_object
 
 RUN, NOT_RUN = "run", "not run"
-_KEPT = ("score", "prediction", "references", "reference", "language", "category")
+_KEPT = ("score", "prediction", "references", "reference", "language", "category", "question")
 #: Suites that an evaluation has without an entry: its setting, its score and what guessing gives.
 _CHOICES: dict[str, tuple[str, float | str]] = {
     "minimal_pairs": ("minimal_pairs_accuracy", 0.5),
@@ -54,6 +54,10 @@ class TaskRun:
     def statistics(self) -> ItemStatistics:
         """What each item adds to the metric, counted once; raises `DataError` for a bad item."""
         return metric_of(self.metric).statistics(list(self.items.values()))
+
+    def question(self, key: str) -> str:
+        """Return what tells an item's question apart from the others of its dataset."""
+        return str(self.items[key].get("question", key))
 
     def statistics_of(self, keys: Iterable[str]) -> ItemStatistics:
         """Return the statistics of the items `keys`, in this order."""

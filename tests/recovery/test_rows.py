@@ -156,7 +156,7 @@ def test_a_corpus_metric_is_computed_again_in_every_resample(evaluation: Write) 
     }
     items = {
         name: [
-            {"item": str(n), "reference": r, "prediction": p}
+            {"item": f"{n:02}", "reference": r, "prediction": p}
             for n, (r, p) in enumerate(zip(real, own, strict=True))
         ]
         for name, own in said.items()
@@ -172,7 +172,8 @@ def test_a_corpus_metric_is_computed_again_in_every_resample(evaluation: Write) 
     bootstrap = Bootstrap(resamples=200)
     row = row_of(rows_of(paths[0], [paths[1]], rules=Rules(bootstrap=bootstrap)), "task", "t")
     ratios = []
-    for counts in bootstrap.draws("quiz/t", 30):
+    keys = [item["item"] for item in items["t"]]
+    for counts in bootstrap.draws("\n".join(["quiz/t", *keys]), 30):
         for drawn in counts:
             teacher, student = (
                 score([item for item, times in zip(own, drawn, strict=True) for _ in range(times)])
@@ -182,6 +183,46 @@ def test_a_corpus_metric_is_computed_again_in_every_resample(evaluation: Write) 
     assert row["recovery_percent"] == pytest.approx(100 * score(items["s"]) / score(items["t"]))
     expected = np.percentile(ratios, [2.5, 97.5]).tolist()
     assert row["recovery_interval_percent"] == pytest.approx(expected)
+
+
+def in_two_languages(first: str, second: str, dataset: str) -> dict[str, Any]:
+    """Return a suite of one dataset's questions in two languages, in the other one backwards."""
+    order = [*range(len(first))]
+    tasks = {
+        name: {
+            "dataset": dataset,
+            "items": [
+                {"item": str(row), "question": f"passage {n}", "score": float(given[n])}
+                for row, n in enumerate(places)
+            ],
+        }
+        for name, given, places in (("pl", first, order), ("cs", second, order[::-1]))
+    }
+    return {"quiz": {"tasks": tasks}}
+
+
+def test_tasks_of_the_same_questions_share_their_draws(evaluation: Write) -> None:
+    """A student that knows each passage in one of two languages knows half of any draw."""
+    suites = {
+        "t": in_two_languages("11111111", "11111111", "d"),
+        "s": in_two_languages("11001010", "00110101", "d"),
+    }
+    teacher, student = (evaluation(name, suites=own) for name, own in suites.items())
+    rows = rows_of(teacher, [student])
+    assert row_of(rows, "suite", "quiz")["recovery_interval_percent"] == [50.0, 50.0]
+    low, high = row_of(rows, "task", "pl")["recovery_interval_percent"]
+    assert high - low > 30
+
+
+def test_tasks_of_other_questions_have_draws_of_their_own(evaluation: Write) -> None:
+    """The same answers to two datasets agree by chance, and a resample says so."""
+    suites = {}
+    for name, answers in {"t": ("1" * 8, "1" * 8), "s": ("11001010", "00110101")}.items():
+        suites[name] = in_two_languages(*answers, "d")
+        suites[name]["quiz"]["tasks"]["cs"]["dataset"] = "e"
+    teacher, student = (evaluation(name, suites=own) for name, own in suites.items())
+    low, high = row_of(rows_of(teacher, [student]), "suite", "quiz")["recovery_interval_percent"]
+    assert high - low > 20
 
 
 def test_a_measured_baseline_takes_the_place_of_guessing(evaluation: Write) -> None:

@@ -32,12 +32,12 @@ def recovery(output: Path, teacher: Path, *students: Path, words: tuple[str, ...
 
 
 def test_two_evaluations(evaluation: Write, compare: Any) -> None:
-    """6 and 8 of 8 right: +0.25, and a resample gains binomial (8, ¼) items, 0 to 5 of them."""
-    status, found = compare(evaluation("a", "11111100"), evaluation("b", "11111111"))
+    """7 and 8 of 8 right: +⅛. A resample gains binomial (8, ⅛) items, at most 3 in 98.9 %."""
+    status, found = compare(evaluation("a", "11111110"), evaluation("b", "11111111"))
     assert status == 0 and found["kind"] == "score"
     row = next(row for row in found["rows"] if row["level"] == "suite")
-    assert (row["first"], row["second"], row["difference"]) == (0.75, 1.0, 0.25)
-    assert row["interval"] == pytest.approx([0.0, 0.625])
+    assert (row["first"], row["second"], row["difference"]) == (0.875, 1.0, 0.125)
+    assert row["interval"] == pytest.approx([0.0, 0.375])
 
 
 def test_a_score_of_zero_can_be_compared(evaluation: Write, compare: Any) -> None:

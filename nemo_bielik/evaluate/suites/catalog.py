@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from nemo_bielik.errors import ConfigError, nearest
 from nemo_bielik.evaluate.suites.languages import EUROPEAN, INCLUDE, TRANSLATED
 from nemo_bielik.evaluate.suites.open_pl import OPEN_PL_TASKS
-from nemo_bielik.evaluate.suites.suite import LM_EVAL, MADE_HERE, Suite, Task
+from nemo_bielik.evaluate.suites.suite import (
+    BELEBELE,
+    BELEBELE_QUESTION,
+    LM_EVAL,
+    MADE_HERE,
+    Suite,
+    Task,
+)
 
 _LM_EVAL_TASK = "lm-evaluation-harness 0.4.13, "
 _FORK = "speakleash/lm-evaluation-harness, "
@@ -20,7 +27,8 @@ _BELEBELE = tuple(
         name=f"belebele_{flores}",
         definition=f"{LM_EVAL}belebele",
         harness=f"belebele_{flores}",
-        dataset="facebook/belebele",
+        dataset=BELEBELE,
+        question=BELEBELE_QUESTION,
         config=flores,
         split="test",
         metric="acc",

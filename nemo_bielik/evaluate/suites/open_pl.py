@@ -4,7 +4,7 @@ Its list is SpeakLeash's ``lm_eval/tasks/benchmarks/polish.yaml``: nine classifi
 choice by log-likelihood and as a written answer, PolQA three ways and PoQuAD. The prompts are ours.
 """
 
-from nemo_bielik.evaluate.suites.suite import Task
+from nemo_bielik.evaluate.suites.suite import BELEBELE, BELEBELE_QUESTION, Task
 
 _FORK = "speakleash/lm-evaluation-harness, lm_eval/tasks/"
 
@@ -29,7 +29,7 @@ _CLASSIFICATIONS = (
     ("8tags", "sdadas/8tags", "topic", "acc", 8, "schema unverified"),
     (
         "belebele_pl",
-        "facebook/belebele",
+        BELEBELE,
         "reading",
         "acc",
         4,
@@ -68,7 +68,8 @@ def _classification(
         definition=f"pl_{name.removesuffix('_pl')}{ending}.yaml",
         harness=f"bielik_{name}{ending}",
         dataset=dataset,
-        config="pol_Latn" if dataset == "facebook/belebele" else None,
+        config="pol_Latn" if dataset == BELEBELE else None,
+        question=BELEBELE_QUESTION if dataset == BELEBELE else (),
         split="test",
         metric=metric,
         score_from="exact_match" if written else "acc",

@@ -19,7 +19,8 @@ class Task:
     ours. `harness` is the task's name there, or a group's, whose parts are scored together.
     `score_from` is the metric by which lm-eval scores an item, `score_filter` the filter before
     it. `changes` replaces settings of the definition. `schema` says where the dataset's columns
-    are documented, or that they could not be checked.
+    are documented, or that they could not be checked. `question` names the columns that tell a
+    question apart where the dataset asks it in several languages, in an order of each.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     score_from: str = "acc"
     score_filter: str = "none"
     changes: Mapping[str, Any] = field(default_factory=dict)
+    question: tuple[str, ...] = ()
 
     @property
     def needs_data(self) -> bool:
@@ -56,6 +58,8 @@ class Task:
         return found if found.is_dir() else found.parent
 
 
+#: Belebele's questions, of which every language has its own wording.
+BELEBELE, BELEBELE_QUESTION = "facebook/belebele", ("link", "question_number")
 #: The dataset of tasks that make their items.
 MADE_HERE = "made on the spot"
 

@@ -35,6 +35,9 @@ class TaskRun:
                 "category": _subject(self.task, name),
                 "metric": self.task.metric,
             }
+            told = [str(sample["doc"].get(column, "")) for column in self.task.question]
+            if all(told) and told:
+                item["question"] = " ".join(told)
             self.items.append(item | self._outcome(part, sample))
 
     def _outcome(self, part: Any, sample: dict[str, Any]) -> dict[str, Any]:

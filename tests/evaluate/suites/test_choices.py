@@ -102,6 +102,13 @@ def test_choices_are_those_of_transformers(case, evaluated, suite_model):
     assert task["score"] == pytest.approx(f1 if task["metric"] == "macro_f1" else share)
 
 
+def test_a_question_of_many_languages_is_named_by_its_passage(evaluated):
+    _, items = evaluated
+    for task in ("belebele_pol_Latn", "belebele_pl"):
+        named = [item["question"] for item in items if item["task"] == task]
+        assert named == [f"https://example.org/{number} {number}" for number in range(3)]
+
+
 def test_a_question_is_made_into_tokens_once(suite_model, put_data, tmp_path, monkeypatch):
     """lm-eval asks the prompt's tokens for each of its choices."""
     case = next(case for case in CHOICE_CASES if case.task == "belebele_pol_Latn")
