@@ -47,13 +47,14 @@ class Population:
 
     def truth(self) -> Cell:
         """Return the scores on the whole population."""
-        scores = [Estimate(one.score, np.empty(0)) for one in (self.teacher, self.student)]
-        return Cell(self.metric, self.metric, POPULATION, None, *scores)
+        one, other = (Estimate(model.score, np.empty(0)) for model in (self.teacher, self.student))
+        return Cell(self.metric, self.metric, POPULATION, None, one, other)
 
     def measured(self, rows: Any, draws: str, bootstrap: Bootstrap) -> Cell:
         """Return the scores on the test set `rows`, with the replicates of the draws so called."""
         sample = [self.teacher.take(rows), self.student.take(rows)]
-        return Cell(draws, self.metric, len(rows), None, *bootstrap.estimates(draws, sample))
+        one, other = bootstrap.estimates(draws, sample)
+        return Cell(draws, self.metric, len(rows), None, one, other)
 
 
 def classification(metric: str, classes: Sequence[float], right: float, seed: int) -> Population:

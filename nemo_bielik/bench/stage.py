@@ -86,6 +86,9 @@ def bench(config: BenchConfig) -> None:
             raise
         results = _results(run, failure)
         save_json(run.work / RESULTS_NAME, results)
+        if failure and not load_rounds(run.rounds):
+            shutil.rmtree(run.work)
+            raise ServerError(failure)
         if failure:
             raise ServerError(
                 f"{failure}; what was measured is in {run.work}, marked as partial, and the same "

@@ -22,7 +22,8 @@ class EvaluateConfig:
         default=None, metadata={"help": "where the suites' datasets lie: DIR/OWNER/NAME"}
     )
     limit: int | None = field(
-        default=None, metadata={"help": "take only the first N items of every task of the suites"}
+        default=None,
+        metadata={"help": "take only the first N items of every task, or of each of its parts"},
     )
     chat: bool = field(
         default=False, metadata={"help": "ask the suites through the model's chat template"}

@@ -40,8 +40,16 @@ if TYPE_CHECKING:
 
 RESULTS_NAME = "results.json"
 ITEMS_NAME = "items.jsonl"
-#: Settings that may change while the answers that are there stay good.
-_FREE_IN_A_CONTINUATION = ("limit", "suites", "data_dir", "batch_size", "concurrency")
+#: Settings that may change while the answers that are there stay good. A server that was started
+#: again may have another address; what it serves is known by the model's name either way.
+_FREE_IN_A_CONTINUATION = (
+    "limit",
+    "suites",
+    "data_dir",
+    "batch_size",
+    "concurrency",
+    "endpoint",
+)
 
 
 @dataclass(frozen=True)

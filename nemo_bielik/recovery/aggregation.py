@@ -1,12 +1,13 @@
 """Recoveries by task, category, language, suite, over all suites and over the report's nine.
 
 Aggregated as the report does it: a suite's recovery is the ratio of the mean scores of its tasks
-(as from an average column of the report's tables), or the mean of the tasks' ratios (EuroEval);
-that of all suites is the mean of theirs. A category or language is treated as a suite of its own.
+(as from an average column of the report's tables), or the mean of the ratios of its rows (EuroEval,
+where a row is a metric of a category, over all its datasets); that of all suites is the mean of
+theirs. A category or language is treated as a suite of its own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nemo_bielik.errors import DataError
 from nemo_bielik.evaluate.bootstrap import Bootstrap, Estimate
@@ -46,6 +47,7 @@ class Cell:
     baseline: float | None
     teacher: Estimate
     student: Estimate
+    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,11 @@ class Group:
     def recovery(self, aggregation: str) -> Recovery:
         """Return the recovery of the cells together."""
         if aggregation == MEAN_OF_RATIOS:
-            return Recovery.mean(
-                [Recovery.of(cell.teacher, cell.student, cell.baseline) for cell in self.cells]
-            )
+            rows: dict[str, list[Cell]] = {}
+            for cell in self.cells:
+                rows.setdefault(cell.row or cell.task, []).append(cell)
+            parts = [replace(self, cells=cells) for cells in rows.values()]
+            return Recovery.mean([part.recovery(RATIO_OF_MEANS) for part in parts])
         floors = [cell.baseline for cell in self.cells if cell.baseline is not None]
         baseline = sum(floors) / len(floors) if len(floors) == len(self.cells) else None
         return Recovery.of(self.score("teacher"), self.score("student"), baseline)
@@ -186,7 +190,8 @@ def _cell(one: Pair, rules: Rules, keys: Sequence[str] | None = None) -> Cell:
     measured = rules.baselines.get((one.suite, one.teacher.name))
     baseline = one.teacher.baseline if measured is None else measured if keys is None else None
     student = Estimate.mean(repeats)
-    return Cell(one.teacher.name, one.teacher.metric, len(chosen), baseline, teacher, student)
+    task = one.teacher
+    return Cell(task.name, task.metric, len(chosen), baseline, teacher, student, task.row)
 
 
 def drawn_from(one: Pair, keys: Sequence[str]) -> str:

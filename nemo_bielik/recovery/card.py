@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -41,9 +43,20 @@ _SIZES = (
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 
 
-def render_card(
-    found: dict[str, Any], label: str, model: CardModel, name: str, license: str, base_model: str
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What only people know of a model; what is empty is left out of the card's metadata.
+
+    `languages` are the model's: that a test asked it in one says nothing about that.
+    """
+
+    name: str = ""
+    license: str = ""
+    base_model: str = ""
+    languages: Sequence[str] = ()
+
+
+def render_card(found: dict[str, Any], label: str, model: CardModel, told: Told) -> str:
     """Return the card of the student called `label`.
 
     `found` is the content of ``results.json``. What is not known is said to be unknown.
@@ -54,13 +67,13 @@ def render_card(
     environment.filters |= {"md": plain_markdown, "yaml": one_line_yaml}
     source = (files("nemo_bielik.recovery") / "card.md").read_text(encoding="utf-8")
     own = next(one for one in found["students"] if one["label"] == label)
-    title = name or _title(own["model"]) or label
+    title = told.name or _title(own["model"]) or label
     rows = [row for row in found["rows"] if row["student"] == label]
     context = {
         "name": title,
         "label": label,
         "repeats": len(own["evaluations"]),
-        "metadata": _metadata(found, rows, title, license, base_model),
+        "metadata": _metadata(found, rows, title, told),
         "model": model,
         "sizes": _sizes(model),
         "overall": next((_cells(row, found) for row in rows if row["level"] == OVERALL), None),
@@ -98,16 +111,12 @@ def _title(model: str) -> str:
     return name.rstrip("/").rpartition("/")[2]
 
 
-def _metadata(
-    found: dict[str, Any], rows: list[Row], title: str, license: str, base_model: str
-) -> dict[str, Any]:
+def _metadata(found: dict[str, Any], rows: list[Row], title: str, told: Told) -> dict[str, Any]:
     """Return what the hub reads; what nobody told is left out."""
-    tasks = [task for suite in found["suites"].values() for task in suite["tasks"].values()]
-    languages = sorted({task["language"] for task in tasks if task["language"]})
     known = {
-        "language": [code for code in languages if re.fullmatch("[a-z]{2,3}", code)],
-        "license": license,
-        "base_model": base_model,
+        "language": list(told.languages),
+        "license": told.license,
+        "base_model": told.base_model,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["nemo-bielik"],

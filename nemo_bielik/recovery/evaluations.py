@@ -33,9 +33,9 @@ class TaskRun:
     """One task as one model did it; `items` maps an item's name to its line of ``items.jsonl``.
 
     `about` holds what is only shown: dataset, split, few_shot, schema, prompts_cut, and in `drawn`
-    what its items are, where they are none. `in_suite`
-    says whether the suite's own figure counts it. `version` is that of its definition and data, ""
-    where only the suite has one.
+    what its items are, where they are none. `in_suite` says whether the suite's own figure counts
+    it, and `row` with which others: tasks of one row count as one. `version` is that of its
+    definition and data, "" where only the suite has one.
     """
 
     name: str
@@ -48,6 +48,7 @@ class TaskRun:
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     expected_items: int | None = None
     in_suite: bool = True
+    row: str = ""
     version: str = ""
 
     @cached_property
@@ -164,6 +165,7 @@ def _task(where: str, name: str, entry: Any) -> TaskRun:
         about={key: entry[key] for key in shown if entry.get(key) is not None},
         expected_items=entry.get("items"),
         in_suite=bool(entry.get("in_suite", True)),
+        row=str(entry.get("row") or ""),
         version=str(entry.get("version") or ""),
     )
 

@@ -1,5 +1,6 @@
 """``bielik recovery``: evaluations in, ``results.json``, a page and a model card out."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,17 @@ from nemo_bielik.evaluate.bootstrap import Bootstrap
 from nemo_bielik.evaluate.stage import ITEMS_NAME, RESULTS_NAME
 from nemo_bielik.files import file_sha256, write_json
 from nemo_bielik.quantize.stage import TABLE_NAME
-from nemo_bielik.recovery.aggregation import Rules
-from nemo_bielik.recovery.card import render_card
+from nemo_bielik.recovery.aggregation import OVERALL, Rules
+from nemo_bielik.recovery.card import Told, render_card
 from nemo_bielik.recovery.card_model import read_card_model
 from nemo_bielik.recovery.gather import collect, measured_baselines, open_stages
 from nemo_bielik.recovery.page import render
 from nemo_bielik.recovery.pairing import Stage
 from nemo_bielik.recovery.quantized import read_quantized
-from nemo_bielik.recovery.speed import check_models
+from nemo_bielik.recovery.speed import check_models, speed_figure
+from nemo_bielik.recovery.words import overall_remark, share
 from nemo_bielik.report.gather import read_object
+from nemo_bielik.report.wording import NONE, percent
 from nemo_bielik.stages import describe, is_done, stage_output
 
 PAGE_NAME, CARD_NAME = "recovery.html", "README.md"
@@ -50,7 +53,7 @@ class RecoveryConfig:
     )
     mean_of_ratios: list[str] = field(
         default_factory=lambda: ["euroeval"],
-        metadata={"help": "suites whose recovery is the mean of their tasks' ratios"},
+        metadata={"help": "suites whose recovery is the mean of their rows' ratios"},
     )
     bench: Path | None = field(
         default=None, metadata={"help": "what `bielik bench` measured of teacher and student"}
@@ -74,10 +77,16 @@ class RecoveryConfig:
     base_model: str = field(
         default="", metadata={"help": "the teacher's name on the Hugging Face hub, for the card"}
     )
+    languages: list[str] = field(
+        default_factory=list, metadata={"help": "the model's languages, for the card, such as pl"}
+    )
 
     def __post_init__(self) -> None:
         if not self.students:
             raise ConfigError("students is empty; give the evaluation of one student or more")
+        for code in self.languages:
+            if not re.fullmatch("[a-z]{2,3}", code):
+                raise ConfigError(f"languages has {code!r}; it takes ISO 639 codes such as pl")
         self.bootstrap()
 
     def bootstrap(self) -> Bootstrap:
@@ -116,11 +125,28 @@ def recover(config: RecoveryConfig) -> None:
         with stage_output(config.output, manifest, results, started) as scratch:
             write_json(scratch / RESULTS_NAME, found)
             (scratch / PAGE_NAME).write_text(render(found), encoding="utf-8")
-            names = (config.name, config.license, config.base_model)
-            card = render_card(found, student.label, model, *names)
+            told = Told(
+                name=config.name,
+                license=config.license,
+                base_model=config.base_model,
+                languages=config.languages,
+            )
+            card = render_card(found, student.label, model, told)
             (scratch / CARD_NAME).write_text(card, encoding="utf-8")
+        print("\n".join(headline(found)))
         print(f"{config.output}: {RESULTS_NAME}, {PAGE_NAME}, {CARD_NAME}")
     _complain(config.output)
+
+
+def headline(found: dict[str, Any]) -> list[str]:
+    """Return a line a student: what it keeps over all suites; and the speed that was measured."""
+    lines = []
+    for row in (row for row in found["rows"] if row["level"] == OVERALL):
+        value, _ = share(row, found["ratio"])
+        kept = NONE if value is None else percent(value)
+        lines.append(f"{row['student']:<16} keeps {kept:<8} {overall_remark(row, found)}")
+    lines += [f"{one.label}: {one.text}, {one.remark}" for one in speed_figure(found["speed"])]
+    return lines
 
 
 def _main_student(students: Sequence[Stage], label: str) -> Stage:

@@ -48,7 +48,7 @@ def limit_text(limit: int | str | None) -> str:
     """
     if isinstance(limit, str):
         return f"limited: {limit}"
-    return f"limited to {limit} items a task" if limit else ""
+    return f"limited to {limit} items a task or part" if limit else ""
 
 
 def limited_suites(found: dict[str, Any], names: Sequence[str]) -> str:

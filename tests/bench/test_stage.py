@@ -150,6 +150,17 @@ def test_a_server_that_dies_leaves_partial_results_marked(settings: Settings) ->
     assert case["ratios"] == {}
 
 
+def test_a_server_that_was_never_there_leaves_nothing(
+    settings: Settings, stub_url: str, tmp_path: Path
+) -> None:
+    config = settings(url="http://127.0.0.1:9/v1")
+    with pytest.raises(ServerError) as line:
+        bench(config)
+    assert "partial" not in str(line.value)
+    assert [path.name for path in tmp_path.iterdir() if "work" in path.name] == []
+    bench(dataclasses.replace(config, url=stub_url))  # the address mended, nothing in the way
+
+
 def test_a_stopped_bench_goes_on_with_what_is_missing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,7 +131,9 @@ def test_every_figure_is_that_of_the_results(found: dict[str, Any], page: Reader
 
 
 def test_what_was_limited_refused_or_not_run_says_so(page: Reader) -> None:
-    assert page.text.count("limited to 10 items a task") >= 3  # stages, beside the report, tasks
+    assert (
+        page.text.count("limited to 10 items a task or part") >= 3
+    )  # stages, beside the report, tasks
     assert "Limited runs, not to be set beside full ones: belebele." in page.text
     assert "limited: belebele" in page.remarks["overall.pruned"]
     assert "no server" in page.text

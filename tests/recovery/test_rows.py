@@ -98,6 +98,24 @@ def test_a_suite_is_the_ratio_of_means_or_the_mean_of_ratios(evaluation: Write) 
     assert (means["aggregation"], row["aggregation"]) == ("ratio of means", "mean of ratios")
 
 
+def test_datasets_of_one_row_count_as_one(evaluation: Write) -> None:
+    """Sentiment in three languages keeps a half, entities in one all: 75 %, and not 62.5 %."""
+    rows = {"pl": "sentiment", "de": "sentiment", "cs": "sentiment", "entities": "entities"}
+    paths = []
+    for name, kept in (("t", "1111"), ("s", "1100")):
+        answers = {task: kept if row == "sentiment" else "1111" for task, row in rows.items()}
+        tasks = {
+            task: {
+                "row": rows[task],
+                "items": [{"item": str(n), "score": float(a)} for n, a in enumerate(given)],
+            }
+            for task, given in answers.items()
+        }
+        paths.append(evaluation(name, suites={"quiz": {"tasks": tasks}}))
+    found = rows_of(paths[0], [paths[1]], rules=Rules(mean_of_ratios=["quiz"]))
+    assert row_of(found, "suite", "quiz")["recovery_percent"] == 75.0
+
+
 def test_categories_and_languages_take_their_own_items(evaluation: Write) -> None:
     """One task of two languages, beside another suite in Polish alone."""
     answers = {"t": ("1111", "11"), "s": ("1100", "10")}

@@ -71,7 +71,7 @@ def test_limits_and_what_was_not_run_are_told(
     paths = [evaluation(name, suites={"one": task, "two": idle}) for name in ("a", "b")]
     assert cli.main(["compare", *map(str, paths)]) == 0
     said = capsys.readouterr().out
-    assert said.count("holds 0; limited to 1 items a task") == 2
+    assert said.count("holds 0; limited to 1 items a task or part") == 2
     assert "two, first: no data" in said and "two, second: no data" in said
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from nemo_bielik import cli
 from nemo_bielik.manifest import Manifest
+from nemo_bielik.recovery.stage import RecoveryConfig, recover
 
 Write = Callable[..., Path]
 
@@ -128,6 +129,7 @@ def test_where_nothing_can_be_compared_nothing_is_written(
         (("main=b",), "main is 'b'; the students are s"),
         (("resamples=9",), "resamples is 9; an interval needs at least 100"),
         (("confidence=2",), "confidence is 2.0; it must lie between 0 and 1"),
+        (("languages=[Polish]",), "languages has 'Polish'; it takes ISO 639 codes such as pl"),
         (("baselines=[no]",), "no: holds no results.json; give an evaluation of a baseline"),
     ],
 )
@@ -137,6 +139,18 @@ def test_settings_that_do_not_fit_are_refused(
     teacher, student = evaluation("t", "1"), evaluation("s", "1")
     assert run(teacher, student, words=words) == (2, f"error: {line}")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_headline_is_printed_a_line_a_student(
+    evaluation: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = evaluation("t", "1111", limit=4)
+    students = [evaluation("a", "1111", limit=4), evaluation("b", "1110", limit=4)]
+    recover(RecoveryConfig(teacher=teacher, students=students, output=tmp_path / "out"))
+    first, second, files = capsys.readouterr().out.splitlines()
+    assert first.split()[:4] == ["a", "keeps", "100.0", "%"]
+    assert second.split()[:7] == ["b", "keeps", "75.0", "%", "25.0", "to", "100.0;"]
+    assert second.endswith("; limited: quiz") and "recovery.html" in files
 
 
 def test_repeats_share_a_label_and_a_label_comes_from_the_models_stage(

@@ -69,8 +69,8 @@ def read_bfcl(project: Path, model: str | None) -> External:
         versions.add(version)
     if len(versions) != 1:
         raise DataError(f"{root}: holds scores of {len(versions)} versions of BFCL, expected one")
-    # its files name the benchmark's version and not the package's
-    found.version = f"{versions.pop()}, package version not told"
+    # its files name the benchmark's version and not the package's; a name decides the prompts
+    found.version = f"{versions.pop()}, prompts of {name}, package version not told"
     found.limit = _limit(found)
     found.count_only(bfcl_categories())
     return found

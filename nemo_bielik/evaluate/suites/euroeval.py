@@ -45,7 +45,7 @@ def read_euroeval(path: Path, model: str | None) -> External:
         kind = str(details.get("task") or "")
         language = " ".join(_loaded(where, details, "languages"))
         for metric, scores in _iterations(where, record, details).items():
-            task = f"{dataset}, {metric}"
+            task, row = f"{dataset}, {metric}", euroeval_rows().get((kind, metric), "")
             found.add(
                 task,
                 f"mean {metric}",  # over iterations; the metric itself wants items
@@ -54,8 +54,9 @@ def read_euroeval(path: Path, model: str | None) -> External:
                 category=kind,
                 dataset=dataset,
                 drawn="iterations",
+                row=row,
             )
-            if (kind, metric) in euroeval_rows():
+            if row:
                 reported.append(task)
     found.count_only(reported)
     found.limit = _limit(found)

@@ -50,7 +50,7 @@ def print_suites(config: SuitesConfig) -> None:
 def print_results(suites: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a line a suite: the mean of its tasks' scores, or why it was not run."""
     for name, suite in suites.items():
-        of_each = "" if isinstance(suite["limit"], str) else " items a task"
+        of_each = "" if isinstance(suite["limit"], str) else " items a task or part"
         limit = f", LIMIT: {suite['limit']}{of_each}" if suite["limit"] else ""
         tasks = [task for task in suite["tasks"].values() if task.get("in_suite", True)]
         for metric in dict.fromkeys(task["metric"] for task in tasks):
@@ -59,6 +59,8 @@ def print_results(suites: Mapping[str, Mapping[str, Any]]) -> None:
             print(f"{name:<16} {metric} {mean:.4f} over {len(scores)} tasks{limit}")
         if any(task["prompts_cut"] for task in tasks):
             print(f"{'':<16} some prompts were longer than the model's context and were cut")
+        if empty := sum(task.get("empty_answers", 0) for task in tasks):
+            print(f"{'':<16} {empty} answers were empty and count as wrong")
         if suite["reason"]:
             print(f"{name:<16} {'' if tasks else 'not run: '}{suite['reason']}")
 

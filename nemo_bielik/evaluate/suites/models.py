@@ -186,22 +186,37 @@ class ChatEndpoint(LocalChatCompletion):  # type: ignore[misc]
         return "chat endpoints give no log-probabilities of prompts; leave --chat out"
 
     def parse_generations(self, outputs: Any, **kwargs: Any) -> list[str]:
-        """Return the written answers; check the format first."""
-        return [_text((choice.get("message") or {}).get("content")) for choice in _choices(outputs)]
+        """Return the written answers; check the format first.
+
+        A message whose content is null, which the API allows (of a refusal, for example), is an
+        empty answer.
+        """
+        return [
+            ""
+            if "content" in message and message["content"] is None
+            else _text(message.get("content"))
+            for message in (choice.get("message") or {} for choice in _choices(outputs))
+        ]
 
 
 def unreachable(address: str, error: BaseException) -> ServerError:
-    """Return what to say of a server that does not answer."""
+    """Return what to say of a server that does not answer, or not to this key."""
     reason = str(error).partition("\n")[0][:200] or type(error).__name__
+    if _status(error) in (401, 403):
+        return ServerError(f"{address}: the server refuses the key ({reason}); set OPENAI_API_KEY")
     return ServerError(f"{address}: the server does not answer ({reason}); start it again")
 
 
 def is_refusal(error: BaseException) -> bool:
     """Return whether a server answered that it will not answer this, now or later."""
-    status = getattr(error, "status", None) or getattr(
-        getattr(error, "response", None), "status_code", None
-    )
+    status = _status(error)
     return status is not None and 400 <= status < 500 and status not in (401, 403, 404, 408, 429)
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status that an error of aiohttp or requests carries."""
+    response = getattr(error, "response", None)
+    return getattr(error, "status", None) or getattr(response, "status_code", None)
 
 
 def _connection(concurrency: int) -> dict[str, Any]:

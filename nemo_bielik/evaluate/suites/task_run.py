@@ -84,6 +84,7 @@ class TaskRun:
             "prompt": task.definition,
             "schema": task.schema,
             "prompts_cut": cut,
+            "empty_answers": sum(item.get("answer") == "" for item in self.items),
         }
 
 

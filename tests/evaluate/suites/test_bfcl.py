@@ -14,7 +14,7 @@ def test_an_entry_is_right_unless_it_failed(put_bfcl, tmp_path):
     put_bfcl(tmp_path, "simple_python", wrong=set(), count=2, group="non_live")
     put_bfcl(tmp_path, "format_sensitivity", wrong={0})
     found = read_bfcl(tmp_path, None)
-    assert found.version == "BFCL_v4, package version not told"
+    assert found.version == "BFCL_v4, prompts of m, package version not told"
     assert {name: (task["score"], task["items"]) for name, task in found.tasks.items()} == {
         "live_simple": (0.6, 5),
         "simple_python": (1.0, 2),

@@ -175,7 +175,7 @@ def test_a_limit_is_seen_everywhere(suite_model, put_data, results_of, tmp_path,
     run(suite_model, tmp_path, suites=["minimal-pairs"], limit=2)
     suites, items = results_of(tmp_path / "out")
     assert suites["minimal-pairs"]["limit"] == 2 and len(items) == 2
-    assert "LIMIT: 2 items a task" in capsys.readouterr().out
+    assert "LIMIT: 2 items a task or part" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out" / "bielik_manifest.json").read_text(encoding="utf-8"))
     assert (
         manifest["config"]["limit"] == manifest["results"]["suites"]["minimal-pairs"]["limit"] == 2

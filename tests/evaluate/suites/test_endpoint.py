@@ -1,5 +1,6 @@
 """Servers that work, die, lie and lack what choices need; runs that are killed and go on."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nemo_bielik import cli
-from nemo_bielik.errors import ServerError
+from nemo_bielik.errors import BielikError, ServerError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.evaluate.stage import evaluate
 from nemo_bielik.evaluate.suites.models import Endpoint
@@ -176,11 +177,43 @@ def test_a_server_that_dies_leaves_what_it_answered(config, serving, results_of,
         served.append(request)
         return written(request)
 
-    with serving(healthy) as second:
-        run = config(second)
-        # another port is another address, so it is not the same command
-        with pytest.raises(Exception, match="another setting endpoint"):
-            evaluate(run)
+    with serving(healthy) as second:  # started again, at another port
+        run = config(second, suites=["open-pl"])
+        evaluate(run)
+    assert len(served) == 12 - 5
+    assert len(results_of(run.output)[1]) == 12
+
+
+def test_another_model_of_the_server_has_answers_of_its_own(config, serving, tmp_path):
+    with serving(lambda request: 500) as url:
+        for name, line in (("m", "answers are kept"), ("n", "another setting endpoint_model")):
+            with pytest.raises(BielikError, match=line):
+                evaluate(config(url, endpoint_model=name))
+
+
+def test_a_chat_answer_without_content_is_an_empty_answer(config, serving, results_of, capsys):
+    """OpenAI's format allows null: of a refusal, or where thinking took all tokens."""
+    content = itertools.cycle([None, "film"])
+
+    def answer(request):
+        return {"choices": [{"index": 0, "message": {"content": next(content)}}]}
+
+    with serving(answer) as url:
+        run = config(url, chat=True)
+        evaluate(run)
+    suites, items = results_of(run.output)
+    task = suites["open-pl"]["tasks"]["8tags_written"]
+    assert (task["empty_answers"], task["items"]) == (6, 12)
+    assert sorted(item["answer"] for item in items) == [""] * 6 + ["film"] * 6
+    assert "6 answers were empty and count as wrong" in capsys.readouterr().out
+
+
+def test_a_refused_key_is_not_called_a_server_that_is_gone(config, serving):
+    with (
+        serving(lambda request: 401) as url,
+        pytest.raises(ServerError, match=r"refuses the key .*; set OPENAI_API_KEY"),
+    ):
+        evaluate(config(url))
 
 
 def test_a_run_goes_on_where_the_server_died(config, serving, results_of):

@@ -51,6 +51,14 @@ def test_the_figure_counts_the_rows_of_the_reports_table(put_euroeval, tmp_path)
     assert len(tasks) == 6
 
 
+def test_datasets_of_one_category_are_one_row_a_metric(put_euroeval, tmp_path):
+    path = tmp_path / "results.jsonl"
+    german = {**SENTIMENT, "dataset": "sb10k"}
+    put_euroeval(path, {**SENTIMENT, "mcc": [1.0], "macro_f1": [1.0]}, {**german, "mcc": [0.5]})
+    rows = {name: task["row"] for name, task in read_euroeval(path, None).tasks.items()}
+    assert rows["polemo2, mcc"] == rows["sb10k, mcc"] != rows["polemo2, macro_f1"]
+
+
 def test_iterations_without_a_score_are_passed_over_as_upstream(put_euroeval, tmp_path):
     path = tmp_path / "results.jsonl"
     put_euroeval(path, {**SENTIMENT, "mcc": [0.5, None, float("nan")]})
