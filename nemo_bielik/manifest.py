@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def _versions() -> dict[str, str]:
 
 def _git_commit() -> str | None:
     here = Path(__file__).parent
-    if not (here.parent / ".git").exists():
+    if not (here.parent / ".git").exists() or not shutil.which("git"):
         return None
     run = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40"],

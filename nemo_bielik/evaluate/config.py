@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.suites.catalog import find_suites
+from nemo_bielik.evaluate.suites.suite import Suite
 
 
 @dataclass(kw_only=True)
@@ -43,6 +44,13 @@ class EvaluateConfig:
     )
     euroeval: Path | None = field(
         default=None, metadata={"help": "the euroeval_benchmark_results.jsonl of this model"}
+    )
+    bfcl_model: str = field(
+        default="speakleash/Bielik-11B-v2.3-Instruct",
+        metadata={"help": "the name in `bfcl models` that decides the prompts of --suites bfcl"},
+    )
+    euroeval_languages: list[str] = field(
+        default_factory=lambda: ["pl"], metadata={"help": "languages of --suites euroeval"}
     )
     external_model: str | None = field(
         default=None, metadata={"help": "the model's name there, if they hold several"}
@@ -98,6 +106,11 @@ class EvaluateConfig:
                 "texts, minimal_pairs and facts need the model itself; an endpoint serves suites "
                 "only (minimal pairs are one of them)"
             )
+
+    @property
+    def chosen_suites(self) -> list[Suite]:
+        """The suites that are asked for."""
+        return find_suites(self.suites)
 
     @property
     def asks_the_model(self) -> bool:

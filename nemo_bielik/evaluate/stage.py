@@ -29,6 +29,7 @@ from nemo_bielik.evaluate.suites.data import suites_data
 from nemo_bielik.evaluate.suites.euroeval import read_euroeval
 from nemo_bielik.evaluate.suites.external import External
 from nemo_bielik.evaluate.suites.listing import print_results
+from nemo_bielik.evaluate.suites.packages import run_packages
 from nemo_bielik.evaluate.suites.scores import read_scores
 from nemo_bielik.evaluate.suites.stage import evaluate_suites
 from nemo_bielik.files import value_sha256, write_json
@@ -97,6 +98,10 @@ def evaluate(config: EvaluateConfig) -> None:
                 recipe = dataclasses.replace(manifest, inputs=models)
                 claim_work(work, recipe, ignore=_FREE_IN_A_CONTINUATION)
                 results["suites"] = evaluate_suites(config, model, work, items)
+                ran, missing = run_packages(config, work)
+                external += ran
+                for name, reason in missing.items():
+                    results["suites"][name]["reason"] = reason
             for suite in external:
                 results.setdefault("suites", {})[suite.name] = suite.summary
                 for item in suite.items:

@@ -276,13 +276,13 @@ SUITES: tuple[Suite, ...] = (
         name="bfcl",
         help="Berkeley Function-Calling Leaderboard, by its own package: its questions and "
         "prompts, no examples, accuracy of the calls' syntax trees",
-        instead="it runs in its own environment; --bfcl reads its results: docs/suites.md",
+        instead="its package asks an endpoint; --bfcl reads its results: docs/suites.md",
     ),
     Suite(
         name="euroeval",
         help="EuroEval, by its own package: its datasets, test splits, examples and prompts, and "
         "the metrics of the report's Table 12",
-        instead="it runs in its own environment; --euroeval reads its results: docs/suites.md",
+        instead="its package asks an endpoint; --euroeval reads its results: docs/suites.md",
     ),
     Suite(
         name="open-llm-v1",

@@ -39,7 +39,7 @@ def print_suites(config: SuitesConfig) -> None:
     for suite in chosen:
         print(f"{suite.name:<16} {suite.help}")
         if suite.instead:
-            print(f"{'':<16} not run by this command: {suite.instead}")
+            print(f"{'':<16} {suite.instead}")
         if len(chosen) < len(SUITES) and suite.tasks:
             head = ["task", "language", "split", "shots", "metric", "prompt", "dataset"]
             print(align(head, [_row(task) for task in suite.tasks]))
@@ -68,7 +68,7 @@ def print_results(suites: Mapping[str, Mapping[str, Any]]) -> None:
 def _described(suite: Suite, data_dir: Path | None) -> dict[str, Any]:
     return {
         "help": suite.help,
-        "not_run_by_this_command": suite.instead or None,
+        "instead": suite.instead or None,
         "data": _needs(suite, data_dir),
         "tasks": {
             task.name: {

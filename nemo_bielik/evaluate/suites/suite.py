@@ -68,7 +68,7 @@ MADE_HERE = "made on the spot"
 class Suite:
     """Tasks whose scores belong together.
 
-    A suite without tasks cannot be run by this command; `instead` says why, and what to do.
+    A suite without tasks is not run by lm-eval; `instead` says by whom, and what to do without.
     """
 
     name: str

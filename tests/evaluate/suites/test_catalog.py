@@ -61,7 +61,7 @@ def test_the_list_says_what_is_needed_and_where(put_data, tmp_path, capsys):
         "missing: needs amu-cai/PES-2018-2022" in found["medical"]["data"]["amu-cai/PES-2018-2022"]
     )
     assert found["flores"]["tasks"]["flores_pl_uk"]["split"] == "devtest"
-    assert found["bfcl"]["not_run_by_this_command"]
+    assert found["bfcl"]["instead"]
     assert cli.main(["suites"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any("put it in DATA_DIR/facebook/flores" in line for line in lines)
