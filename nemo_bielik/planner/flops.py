@@ -11,10 +11,13 @@ Training costs three forwards: the backward pass makes two products for each of 
 Recomputed activations and, in distillation, the teacher's forward come on top.
 """
 
+from functools import lru_cache
+
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.planner.parameters import is_linear, rows
 
 
+@lru_cache(maxsize=64)
 def linear_flops_per_token(arch: ModelArch) -> int:
     """Return the forward FLOPs of the linear layers and the output projection for one token."""
     layers = sum(row.numel for row in rows(arch) if is_linear(row))

@@ -72,17 +72,22 @@ def stage_parameters(arch: ModelArch, layout: Layout, stage: int) -> int:
     Matrices are split over tensor ranks, norms are on all of them. With tied embeddings and several
     stages the last one holds a copy of the embedding.
     """
-    counts = layers_of_stages(arch.num_layers, layout.pipeline)
+    return _stage_parameters(arch, layout.tensor, layout.pipeline, stage)
+
+
+@lru_cache(maxsize=1024)
+def _stage_parameters(arch: ModelArch, tensor: int, pipeline: int, stage: int) -> int:
+    counts = layers_of_stages(arch.num_layers, pipeline)
     first = sum(counts[:stage])
     layers = range(first, first + counts[stage])
-    is_first, is_last = stage == 0, stage == layout.pipeline - 1
+    is_first, is_last = stage == 0, stage == pipeline - 1
     total = 0
     for name, layer, size, splits in _tensors(arch):
         here = layer in layers
         if layer is None:
             here = is_first if name == INPUT_EMBEDDING else is_last
             here |= name == INPUT_EMBEDDING and is_last and arch.tie_word_embeddings
-        total += here * (size // layout.tensor if splits else size)
+        total += here * (size // tensor if splits else size)
     return total
 
 

@@ -18,7 +18,7 @@ from nemo_bielik.planner.stages import layers_of_stages
     ],
 )
 def test_a_remainder_goes_to_the_middle(layers: int, stages: int, expected: list[int]) -> None:
-    assert layers_of_stages(layers, stages) == expected
+    assert list(layers_of_stages(layers, stages)) == expected
 
 
 @given(st.integers(1, 200), st.integers(1, 64))
