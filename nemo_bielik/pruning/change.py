@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from nemo_bielik.arch import ModelArch, preset
 from nemo_bielik.artifacts import PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.errors import ConfigError, DataError
-from nemo_bielik.pruning.methods import STATISTICS, Method, find_method, resolve
+from nemo_bielik.errors import DataError
+from nemo_bielik.pruning.methods import STATISTICS, check_cuts, find_method, resolve
 from nemo_bielik.pruning.select import PRUNABLE, Importance, select
 from nemo_bielik.pruning.sparsity import Sparsity
 from nemo_bielik.tensors import TensorRow, tensor_rows
@@ -44,7 +44,7 @@ def plan_change(config: "PruneConfig", source: Checkpoint) -> PruningPlan:
     """
     method = find_method(config.method)
     target = target_arch(config, source.arch)
-    _check_cuts(method, source.arch, target)
+    check_cuts(method, source.arch, target)
     found = Importance(arch=source.arch, model=source.fingerprint())
     if config.scores is not None:
         found = resolve(method.function)(config.scores, config)
@@ -118,16 +118,6 @@ def summary(change: PruningPlan | WeightEdit) -> list[str]:
     if dropped:
         lines.append(f"  layers dropped       {', '.join(map(str, dropped[:_SHOWN_LAYERS]))}")
     return lines
-
-
-def _check_cuts(method: Method, source: ModelArch, target: ModelArch) -> None:
-    for name in PRUNABLE:
-        if getattr(target, name) != getattr(source, name) and name not in method.cuts:
-            raise ConfigError(
-                f"{method.name} removes {method.granularity} and cannot bring {name} from "
-                f"{getattr(source, name)} to {getattr(target, name)}; choose another method or "
-                "leave that size as it is"
-            )
 
 
 def _chosen_layers(config: "PruneConfig", target: ModelArch, source: str) -> list[int] | None:

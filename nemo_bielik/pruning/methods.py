@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nemo_bielik.arch import ModelArch
 from nemo_bielik.errors import ConfigError, nearest
 from nemo_bielik.pruning.select import PRUNABLE
 
@@ -154,6 +155,17 @@ def find_method(name: str) -> Method:
             f"method is {name!r}{nearest(name, METHODS)}; methods: {', '.join(METHODS)}"
         )
     return METHODS[name]
+
+
+def check_cuts(method: Method, source: ModelArch, target: ModelArch) -> None:
+    """Raise `ConfigError` for a size of `target` that `method` cannot cut out of `source`."""
+    for name in PRUNABLE:
+        if getattr(target, name) != getattr(source, name) and name not in method.cuts:
+            raise ConfigError(
+                f"{method.name} removes {method.granularity} and cannot bring {name} from "
+                f"{getattr(source, name)} to {getattr(target, name)}; choose another method or "
+                "leave that size as it is"
+            )
 
 
 def resolve(target: str) -> Any:
