@@ -71,7 +71,11 @@ class Decisions:
 
     def summary(self) -> str:
         """Return every verdict in one line."""
-        return "; ".join(f"{name}: {v.word}, {v.reason}" for name, v in self.verdicts.items())
+        return "; ".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """Return the verdicts so far, a line each."""
+        return [f"{name}: {v.word}, {v.reason}" for name, v in self.verdicts.items()]
 
     def _end(self, name: str, word: str, reason: str, numbers: dict[str, Any]) -> None:
         self.verdicts[name] = Verdict(word, reason, numbers)
@@ -141,7 +145,7 @@ class Decisions:
                     STOPPED,
                     f"rank {ranks.index(name) + 1} of {len(ranks)} after step {step:,}: KL "
                     f"{fmean(kl[name]):.4g}, {fmean(kl[last]):.4g} of the last to go on ({last})",
-                    numbers | {"last_to_go_on": last},
+                    numbers | {"last_to_go_on": last, "last_kl": kl[last]},
                 )
 
     def _futility(
@@ -164,7 +168,13 @@ class Decisions:
             self.verdicts[name] = Verdict(
                 SUB_OPTIMAL,
                 f"KL {fmean(kl[name]):.4g} at the end, {fmean(kl[best]):.4g} of {best}",
-                {"rank": place, "of": len(ranks), "kl": kl[name]},
+                {
+                    "rank": place,
+                    "of": len(ranks),
+                    "kl": kl[name],
+                    "selected": best,
+                    "selected_kl": kl[best],
+                },
             )
         self.alive = [candidate for candidate in self.alive if candidate.name == best]
 

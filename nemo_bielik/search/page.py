@@ -22,13 +22,14 @@ MEASURES = (
     ),
     (
         "gradient spike",
-        "A step whose gradient norm, before clipping, is above so many times the median of the "
-        "steps before it.",
+        "A step whose gradient norm, before clipping, is above {gradient_spike:g} times the median "
+        "of the {window} steps before it. Spikes in two steps or more, and in more than "
+        "{spike_share:.0%} of them: unstable.",
     ),
     (
         "loss spike",
-        "A step whose loss is so many deviations above the median of the steps before it; a "
-        "deviation is 1.4826 median absolute deviations.",
+        "A step whose loss is {loss_spike:g} deviations above the median of the {window} steps "
+        "before it; a deviation is 1.4826 median absolute deviations. As many as above: unstable.",
     ),
     (
         "cannot win",
@@ -69,7 +70,9 @@ def _context(found: dict[str, Any]) -> dict[str, Any]:
         "leads": [_lead(lead, found) for lead in found["leads"]],
         "forecast": _forecast(found),
         "command": command_line("search", found["settings"]),
-        "measures": MEASURES,
+        "measures": [
+            (name, words.format(**found["settings"]["judge"])) for name, words in MEASURES
+        ],
     }
 
 

@@ -47,13 +47,13 @@ class StabilityLimits:
 
     def __post_init__(self) -> None:
         if self.window < 3:
-            raise ConfigError(f"stability.window is {self.window}; it must be at least 3")
+            raise ConfigError(f"judge.window is {self.window}; it must be at least 3")
         for name in ("gradient_spike", "loss_spike"):
             if not 1 < getattr(self, name) < math.inf:
-                raise ConfigError(f"stability.{name} is {getattr(self, name)}; it must be above 1")
+                raise ConfigError(f"judge.{name} is {getattr(self, name)}; it must be above 1")
         if not 0 <= self.spike_share < 1:
             raise ConfigError(
-                f"stability.spike_share is {self.spike_share}; it must be at least 0, below 1"
+                f"judge.spike_share is {self.spike_share}; it must be at least 0, below 1"
             )
 
 

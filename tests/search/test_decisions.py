@@ -89,7 +89,11 @@ def test_the_best_is_selected_and_the_other_finalist_is_not(decisions):
     assert words["a"] == SELECTED
     assert words["b"] == SUB_OPTIMAL
     assert [candidate.name for candidate in decisions.alive] == ["a"]
-    assert decisions.verdicts["b"].numbers["rank"] == 2
+    numbers = decisions.verdicts["b"].numbers
+    # the curve at step 324: floor + 1/18
+    assert (numbers["rank"], numbers["selected"]) == (2, "a")
+    assert numbers["kl"] == pytest.approx([0.32 + 1 / 18])
+    assert numbers["selected_kl"] == pytest.approx([0.30 + 1 / 18])
 
 
 def test_planted_gradient_spikes_are_unstable(decisions):
@@ -124,6 +128,9 @@ def test_those_who_could_have_won_are_stopped_by_rank():
     assert verdict.word == STOPPED
     assert verdict.reason.startswith("rank 4 of 7 after step 36: KL ")
     assert verdict.reason.endswith("of the last to go on (b)")
+    # after step 36: floor + 1/6
+    assert verdict.numbers["kl"] == pytest.approx([0.33 + 1 / 6])
+    assert verdict.numbers["last_kl"] == pytest.approx([0.32 + 1 / 6])
 
 
 def test_seeds_count_together():

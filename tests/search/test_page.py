@@ -2,12 +2,14 @@
 
 import copy
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from nemo_bielik.search.page import render
+from nemo_bielik.search.verdicts import StabilityLimits
 
 VOID = {"meta", "br", "link", "img", "hr"}
 HOSTILE = '<script>alert("x")</script>&'
@@ -74,6 +76,7 @@ def found() -> dict[str, Any]:
         "settings": {
             "model": "models/teacher",
             "seeds": [1],
+            "judge": asdict(StabilityLimits(window=12, gradient_spike=3.5)),
             "limits": {"device": "H200", "max_parameters": 0.0},
             "candidates": ["source:num_layers=4"],
         },
@@ -175,6 +178,8 @@ def test_every_candidate_is_told_with_its_reason(found):
     assert "123 k" in text and "not by then" in text
     assert "deep is 0.2 nats ahead of wide (one seed" in text
     assert "Rungs end after 36,000, 108,000 tokens" in text
+    assert "above 3.5 times the median of the 12 steps before it" in text
+    assert "in more than 5% of them" in text and "is 8 deviations above" in text
 
 
 def test_names_are_escaped(found):

@@ -99,9 +99,9 @@ def test_who_is_ahead_in_the_end_is_not_called_hopeless(floor, seed):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"window": 2}, "window is 2"),
-        ({"gradient_spike": 1.0}, "gradient_spike is 1.0"),
-        ({"spike_share": 1.0}, "spike_share is 1.0"),
+        ({"window": 2}, "judge.window is 2"),
+        ({"gradient_spike": 1.0}, "judge.gradient_spike is 1.0"),
+        ({"spike_share": 1.0}, "judge.spike_share is 1.0"),
     ],
 )
 def test_limits_that_cannot_be_are_one_line(changes, said):
