@@ -27,8 +27,8 @@ from typing import Any
 from nemo_bielik.launch.workers import Workers
 from nemo_bielik.runs import TEACHER, Run
 from nemo_bielik.search.config import SearchConfig
-from nemo_bielik.search.gather import forecast_trial
 from nemo_bielik.search.stage import Search, open_workers, run_search
+from nemo_bielik.search.tokens_needed import forecast_trial
 from nemo_bielik.training import OptimConfig, TrainSettings
 
 #: The report's ten in its order: what each cuts, made harder for a model of six layers.

@@ -9,7 +9,7 @@ it, so that no two of the list are neighbours while a whole corner is left out.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.option_values import parse_value
 from nemo_bielik.planner.specs import resolve_arch
 from nemo_bielik.pruning.select import PRUNABLE, check_target
-from nemo_bielik.search.limits import Limits, breaches
+from nemo_bielik.search.limits import Limits, use
 from nemo_bielik.training import TrainSettings
 
 PAPER = "paper"
@@ -45,18 +45,33 @@ class Generation:
 
     count: int = field(default=10, metadata={"help": "shapes to choose"})
     vary: list[str] = field(
-        default_factory=lambda: list(PRUNABLE), metadata={"help": "sizes that may be cut"}
+        default_factory=lambda: list(PRUNABLE),
+        metadata={"help": "sizes that may be cut, where the method can"},
+    )
+    least_use: float = field(
+        default=0.9,
+        metadata={"help": "share of the tightest upper limit that a shape uses at least; 0: any"},
     )
     multiple: int = field(
         default=64, metadata={"help": "hidden and ffn sizes are multiples of this, for kernels"}
     )
-    tensor: int = field(default=1, metadata={"help": "tensor ranks that must share all sizes"})
-    pipeline: int = field(default=1, metadata={"help": "stages that must share the layers"})
+    tensor: int = field(
+        default=0, metadata={"help": "tensor ranks that must share all sizes; 0: as recovery"}
+    )
+    pipeline: int = field(
+        default=0, metadata={"help": "stages that must share the layers; 0: as recovery"}
+    )
 
     def __post_init__(self) -> None:
-        for name in ("count", "multiple", "tensor", "pipeline"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"generate.{name} is {getattr(self, name)}; it must be 1 or more")
+        for name, least in {"count": 1, "multiple": 1, "tensor": 0, "pipeline": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"generate.{name} is {getattr(self, name)}; it must be {least} or more"
+                )
+        if not 0 <= self.least_use < 1:
+            raise ConfigError(
+                f"generate.least_use is {self.least_use}; it must be at least 0, below 1"
+            )
         unknown = [name for name in self.vary if name not in PRUNABLE]
         if unknown or not self.vary:
             raise ConfigError(
@@ -82,11 +97,7 @@ def resolve(specs: Sequence[str], source: ModelArch) -> list[Candidate]:
 def _resolve(spec: str, source: ModelArch) -> Candidate:
     words, at, rate = spec.partition("@")
     arch = resolve_arch(words, source)
-    check_target(source, arch)
-    if arch.ffn_hidden_size % 2:  # Megatron-Bridge 0.3.1 warms its kernels up on two halves of it
-        raise ConfigError(
-            f"{spec}: ffn_hidden_size is {arch.ffn_hidden_size}; the engine trains even ones only"
-        )
+    _check_shape(spec, arch, source)
     if shape_name(arch, source) == "whole":
         raise ConfigError(f"{spec}: cuts nothing; give at least one smaller size")
     name = shape_name(arch, source) if ":" in words else arch.name
@@ -101,6 +112,14 @@ def _resolve(spec: str, source: ModelArch) -> Candidate:
     return Candidate(f"{name}-lr{max_lr:g}", arch.replace(name=name), max_lr)
 
 
+def _check_shape(spec: str, arch: ModelArch, source: ModelArch) -> None:
+    check_target(source, arch)
+    if arch.ffn_hidden_size % 2:  # Megatron-Bridge 0.3.1 warms its kernels up on two halves of it
+        raise ConfigError(
+            f"{spec}: ffn_hidden_size is {arch.ffn_hidden_size}; the engine trains even ones only"
+        )
+
+
 def shape_name(arch: ModelArch, source: ModelArch) -> str:
     """Return a name that says what was cut: ``layers40-ffn11264``; ``whole`` if nothing was."""
     cut = [name for name in PRUNABLE if getattr(arch, name) != getattr(source, name)]
@@ -110,40 +129,67 @@ def shape_name(arch: ModelArch, source: ModelArch) -> str:
 def paper(source: ModelArch) -> list[Candidate]:
     """Return the report's ten; of another original than its own, its ten proportions.
 
-    Sizes other than the number of layers are rounded to multiples of a thirty-second.
+    Cut widths are even multiples of about a thirty-second. Of a small original two of the ten may
+    be one shape, or cut nothing: these are left out.
     """
-    found = []
+    found: dict[ModelArch, Candidate] = {}
     for name, arch in EXPERIMENTS.items():
-        changes = {
-            size: _scaled(getattr(arch, size), getattr(BIELIK_11B_V3, size), getattr(source, size))
+        sizes = {
+            size: (getattr(arch, size), getattr(BIELIK_11B_V3, size), getattr(source, size))
             for size in ("num_layers", "hidden_size", "ffn_hidden_size")
         }
-        found.append(Candidate(name, source.replace(name=name, **changes)))
-    return found
+        shape = source.replace(
+            **{size: _scaled(*of, even=size != "num_layers") for size, of in sizes.items()}
+        )
+        _check_shape(name, shape, source)
+        if shape != source:
+            found.setdefault(shape, Candidate(name, shape.replace(name=name)))
+    return list(found.values())
 
 
-def _scaled(cut: int, whole: int, size: int) -> int:
+def _scaled(cut: int, whole: int, size: int, even: bool) -> int:
     """Return `size` cut in the proportion of `cut` to `whole`; the report's own sizes as they are.
 
-    >>> _scaled(11264, 14336, 14336), _scaled(3648, 4096, 128)
+    >>> _scaled(11264, 14336, 14336, True), _scaled(3648, 4096, 128, True)
     (11264, 112)
+    >>> _scaled(4096, 4096, 1000, True), _scaled(3648, 4096, 1000, True)
+    (1000, 900)
     """
-    step = 1 if size == whole or size < 64 else max(2, size // 32)
-    return min(size, max(1, round(size * cut / whole / step) * step))
+    if size == whole:
+        return cut
+    if cut == whole:
+        return size
+    step = max(2, size // 64 * 2) if even else 1
+    return min(size, max(step, round(size * cut / whole / step) * step))
 
 
 def generate(
-    source: ModelArch, limits: Limits, settings: Generation, run: TrainSettings
+    source: ModelArch,
+    limits: Limits,
+    settings: Generation,
+    run: TrainSettings,
+    teacher: ModelArch | None,
 ) -> list[Candidate]:
-    """Return diverse shapes within `limits`, the first one in their middle.
+    """Return diverse shapes that use `limits` and break none, the first one in their middle.
 
-    Raises `ConfigError` if fewer than `settings.count` shapes are within them.
+    Candidates are ranked by quality alone, and most of what is far below a budget would lose to
+    what uses it. Raises `ConfigError` if there are fewer than `settings.count`.
     """
-    found = [arch for arch in shapes(source, settings) if not breaches(arch, source, limits, run)]
+    settings = replace(
+        settings,
+        tensor=settings.tensor or run.parallel.tensor,
+        pipeline=settings.pipeline or run.parallel.pipeline,
+    )
+    found = [
+        arch
+        for arch in shapes(source, settings)
+        if settings.least_use <= use(arch, teacher, limits, run) <= 1
+    ]
     if len(found) < settings.count:
         raise ConfigError(
-            f"only {len(found)} shapes of {source.name} are within limits, and generate.count is "
-            f"{settings.count}; widen limits, vary more sizes or lower generate.multiple"
+            f"only {len(found)} shapes of {source.name} are within limits and use "
+            f"{settings.least_use:.0%} of the tightest, and generate.count is {settings.count}; "
+            "widen limits, vary more sizes, or lower generate.least_use or generate.multiple"
         )
     chosen = farthest(coordinates(found, source), settings.count)
     return [Candidate(found[n].name, found[n]) for n in chosen]

@@ -13,8 +13,8 @@ from nemo_bielik.search.candidates import Candidate
 from nemo_bielik.search.decisions import Decisions
 from nemo_bielik.search.limits import cost
 from nemo_bielik.search.ranking import leads, pareto_front
-from nemo_bielik.search.tokens_needed import forecast, recovery
-from nemo_bielik.search.trial import Trial, curves
+from nemo_bielik.search.tokens_needed import forecast_in_words, recovery
+from nemo_bielik.search.trial import curves
 from nemo_bielik.search.verdicts import SELECTED, SUB_OPTIMAL, Verdict
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def gather(search: "Search", decisions: Decisions) -> dict[str, Any]:
         "settings": to_plain(search.config),
         "source": _figures(search, Candidate("source", search.source)),
         "selected": selected,
-        "model": str(search.trials(_named(search, selected))[0].config.output),
+        "model": str(search.first_trial(selected).config.output),
         "rungs": schedule.rows(),
         "rounds": [_with_front(one, rows) for one in decisions.rounds],
         "leads": [{**asdict(lead), "is_level": lead.is_level} for lead in leads(last["kl"])],
-        "forecast": _forecast(search, decisions, selected),
+        "forecast": _forecast(search, selected),
         "cost": {
             "tokens": trained,
             "exhaustive_tokens": exhaustive,
@@ -47,11 +47,7 @@ def gather(search: "Search", decisions: Decisions) -> dict[str, Any]:
         },
         "candidates": rows,
     }
-    return _finite(found)  # type: ignore[no-any-return]
-
-
-def _named(search: "Search", name: str) -> list[Candidate]:
-    return [candidate for candidate in search.candidates if candidate.name == name]
+    return finite(found)  # type: ignore[no-any-return]
 
 
 def _figures(search: "Search", candidate: Candidate) -> dict[str, Any]:
@@ -68,7 +64,8 @@ def _row(search: "Search", decisions: Decisions, candidate: Candidate) -> dict[s
     row = _figures(search, candidate)
     if candidate.name in search.refused:
         reasons = search.refused[candidate.name]
-        verdict = Verdict(SUB_OPTIMAL, "; ".join(reasons), {"limits": reasons})
+        words = "; ".join(breach.words for breach in reasons)
+        verdict = Verdict(SUB_OPTIMAL, words, {"limits": [asdict(breach) for breach in reasons]})
         return {**row, "verdict": verdict.row(), "trials": [], "tokens": 0, "seconds": 0.0}
     reached = decisions.reached.get(candidate.name, 0)
     trials = []
@@ -104,33 +101,18 @@ def _with_front(one: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, An
     return {**one, "pareto_front": pareto_front(found)}
 
 
-def _forecast(search: "Search", decisions: Decisions, selected: str) -> dict[str, Any] | None:
-    """Return what the rungs before the last one predicted for the selected shape."""
-    rungs = search.schedule.rungs
-    if len(rungs) < 2:
-        return None
-    return forecast_trial(search.trials(_named(search, selected))[0], rungs[-2].last_step)
+def _forecast(search: "Search", selected: str) -> dict[str, Any] | None:
+    """Return what the rungs before the last one predicted for the selected shape, and its end."""
+    told, trial = search.forecast(selected), search.first_trial(selected)
+    return told and {**told, "came_to": trial.record().kl(trial.config.iters)}
 
 
-def forecast_trial(trial: Trial, until: int) -> dict[str, Any] | None:
-    """Return what a finished trial's validations up to step `until` predict, and what it came to.
-
-    None where they are too few.
-    """
-    run, record = trial.config, trial.record()
-    per_step = run.global_batch_size * run.sequence_length
-    points = [(float(s * per_step), kl) for s, kl in record.validations.items() if s <= until]
-    rate_left = min(1.0, record.rate(run.iters) / record.rate(until))
-    found = forecast(points, record.kl(0), run.tokens, rate_left)
-    return found and {**found, "came_to": record.kl(run.iters)}
-
-
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return `value` with None where a number is infinite or none: JSON holds neither."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -163,11 +145,19 @@ def in_words(found: dict[str, Any]) -> str:
             "",
             *reasons,
             "",
+            *_forecast_lines(found),
             f"{cost['tokens']:,} tokens trained, {cost['share']:.1%} of the "
             f"{cost['exhaustive_tokens']:,} for all to the end",
             f"selected: {found['selected']} ({found['model']})",
         ]
     )
+
+
+def _forecast_lines(found: dict[str, Any]) -> list[str]:
+    told = found["forecast"]
+    if told is None:
+        return []
+    return [*forecast_in_words(found["selected"], told), f"it came to {told['came_to']:.4g}", ""]
 
 
 def _mean(row: dict[str, Any], name: str) -> str:

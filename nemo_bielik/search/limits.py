@@ -1,15 +1,17 @@
 """What a candidate may cost, reckoned by the planner before anything exists."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.planner.devices import Cluster, device
-from nemo_bielik.planner.layouts import Estimate, estimates
+from nemo_bielik.planner.layouts import MARGIN, Estimate, estimates
 from nemo_bielik.planner.memory import kv_cache_bytes, weights_bytes
 from nemo_bielik.planner.parameters import count_one_embedding
-from nemo_bielik.planner.roofline import seconds_per_token
+from nemo_bielik.planner.roofline import bytes_per_token
 from nemo_bielik.planner.training_memory import Workload
 from nemo_bielik.training import TrainSettings
 
@@ -17,6 +19,14 @@ from nemo_bielik.training import TrainSettings
 #: original, 18.28 ms a token on an RTX PRO 6000 of 1.79 TB/s.
 BANDWIDTH_SHARE = 0.67
 _MOST = ("max_parameters", "max_memory_gb", "max_milliseconds", "max_gpu_hours")
+_WORDS = {
+    "max_parameters": "too large: {value:,.0f} parameters, limit {bound:,.0f}",
+    "min_parameters": "too small: {value:,.0f} parameters, at least {bound:,.0f}",
+    "max_memory_gb": "too large: {value:.4g} GB with {context:,} tokens, limit {bound:g}",
+    "max_milliseconds": "too slow: {value:.4g} ms a token on {device}, limit {bound:g}",
+    "max_gpu_hours": "too dear: {value:,.0f} GPU-hours on {cluster}, limit {bound:,.0f}",
+    "cluster": "does not fit {cluster}: {value:.4g} GB a GPU at least, limit {bound:.4g}",
+}
 
 
 @dataclass(kw_only=True)
@@ -75,12 +85,35 @@ class Cost:
 
 def cost(arch: ModelArch, limits: Limits) -> Cost:
     """Return the planner's figures of a model."""
-    bandwidth = BANDWIDTH_SHARE * device(limits.device).bandwidth
-    return Cost(
-        parameters=count_one_embedding(arch),
-        memory_bytes=weights_bytes(arch, "bf16") + kv_cache_bytes(arch, "bf16", limits.context),
-        seconds_per_token=seconds_per_token(arch, "bf16", bandwidth, limits.context),
+    # all layers are alike, so two models of few layers tell them
+    one, two = _of_one_and_two_layers(arch.replace(name="", num_layers=1), limits.context)
+    parameters, memory, read = (
+        a + (arch.num_layers - 1) * (b - a) for a, b in zip(one, two, strict=True)
     )
+    bandwidth = BANDWIDTH_SHARE * device(limits.device).bandwidth
+    return Cost(parameters, memory, read / bandwidth)
+
+
+@lru_cache(maxsize=8192)
+def _of_one_and_two_layers(arch: ModelArch, context: int) -> tuple[tuple[int, ...], ...]:
+    return _counts(arch, context), _counts(arch.replace(num_layers=2), context)
+
+
+def _counts(arch: ModelArch, context: int) -> tuple[int, ...]:
+    """Return parameters, bytes held and bytes read a token."""
+    return (
+        count_one_embedding(arch),
+        weights_bytes(arch, "bf16") + kv_cache_bytes(arch, "bf16", context),
+        bytes_per_token(arch, "bf16", context),
+    )
+
+
+def _estimates(
+    arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str
+) -> list[Estimate]:
+    workload = Workload(arch, teacher, run.sequence_length, run.global_batch_size)
+    # a search scores in the layout of its distillations, and scoring wants whole sequences
+    return estimates(workload, Cluster.parse(cluster), whole_sequences=True)
 
 
 def distillation(
@@ -91,9 +124,7 @@ def distillation(
     Args:
         teacher: the live one beside it; None where a cache takes its place.
     """
-    workload = Workload(arch, teacher, run.sequence_length, run.global_batch_size)
-    # a search scores in the layout of its distillations, and scoring wants whole sequences
-    return estimates(workload, Cluster.parse(cluster), whole_sequences=True)[0]
+    return _estimates(arch, teacher, run, cluster)[0]
 
 
 def hours(arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str) -> float:
@@ -101,52 +132,76 @@ def hours(arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluste
     return run.tokens / distillation(arch, teacher, run, cluster).tokens_per_second / 3600
 
 
-def _quick_count(arch: ModelArch) -> int:
-    """Return `count_one_embedding`; all layers are alike, so two models of few layers tell it."""
-    one, two = _of_one_and_two_layers(arch.replace(name="", num_layers=1))
-    return one + (arch.num_layers - 1) * (two - one)
+@dataclass(frozen=True)
+class Breach:
+    """A limit that a model breaks: its name in `Limits`, the model's figure, the limit's."""
+
+    limit: str
+    value: float
+    bound: float
+    words: str
 
 
-@lru_cache(maxsize=8192)
-def _of_one_and_two_layers(arch: ModelArch) -> tuple[int, int]:
-    return count_one_embedding(arch), count_one_embedding(arch.replace(num_layers=2))
-
-
-def breaches(arch: ModelArch, source: ModelArch, limits: Limits, run: TrainSettings) -> list[str]:
-    """Return which limits a model breaks, each with its figure; none if it keeps to all.
+def breaches(
+    arch: ModelArch, teacher: ModelArch | None, limits: Limits, run: TrainSettings
+) -> list[Breach]:
+    """Return the limits that a model breaks; none if it keeps to all.
 
     Args:
-        run: the whole distillation of `arch` from `source`, whose GPU-hours may be limited.
+        run: the whole distillation of `arch`, with a live `teacher` or without, whose GPU-hours
+            may be limited.
     """
-    parameters = _quick_count(arch)
-    if limits.max_parameters and parameters > limits.max_parameters:
-        return [f"too large: {parameters:,} parameters, limit {limits.max_parameters:,.0f}"]
-    if parameters < limits.min_parameters:
-        return [f"too small: {parameters:,} parameters, at least {limits.min_parameters:,.0f}"]
-    found = []
-    if limits.max_memory_gb or limits.max_milliseconds:
-        found += _runtime_breaches(cost(arch, limits), limits)
+    return [
+        _breach(limits, name, value, getattr(limits, name))
+        for name, value in _figures(arch, teacher, limits, run)
+        if _is_broken(limits, name, value)
+    ]
+
+
+def misfit(
+    arch: ModelArch, teacher: ModelArch | None, limits: Limits, run: TrainSettings
+) -> list[Breach]:
+    """Return that no layout of the distillation fits the memory of `limits.cluster`, if so."""
+    found = _estimates(arch, teacher, run, limits.cluster)
+    if found[0].fits:
+        return []
+    least = min(estimate.memory_bytes for estimate in found)
+    room = (1 - MARGIN) * Cluster.parse(limits.cluster).device.memory_bytes
+    return [_breach(limits, "cluster", least / 1e9, room / 1e9)]
+
+
+def use(arch: ModelArch, teacher: ModelArch | None, limits: Limits, run: TrainSettings) -> float:
+    """Return what share of its tightest upper limit a model uses; infinite if it breaks any."""
+    shares = [0.0]
+    for name, value in _figures(arch, teacher, limits, run):
+        if _is_broken(limits, name, value):
+            return math.inf
+        if name in _MOST:
+            shares.append(value / getattr(limits, name))
+    return max(shares)
+
+
+def _figures(
+    arch: ModelArch, teacher: ModelArch | None, limits: Limits, run: TrainSettings
+) -> Iterator[tuple[str, float]]:
+    """Yield every limit that is given and the model's figure in its unit, the dearest last."""
+    found = cost(arch, limits)
+    figures = {
+        "max_parameters": found.parameters,
+        "min_parameters": found.parameters,
+        "max_memory_gb": found.memory_bytes / 1e9,
+        "max_milliseconds": 1e3 * found.seconds_per_token,
+    }
+    yield from ((name, value) for name, value in figures.items() if getattr(limits, name))
     if limits.max_gpu_hours:
-        taken = hours(arch, source, run, limits.cluster) * Cluster.parse(limits.cluster).gpus
-        if taken > limits.max_gpu_hours:
-            found.append(
-                f"too dear: {taken:,.0f} GPU-hours on {limits.cluster}, limit "
-                f"{limits.max_gpu_hours:,.0f}"
-            )
-    return found
+        gpus = Cluster.parse(limits.cluster).gpus
+        yield "max_gpu_hours", gpus * hours(arch, teacher, run, limits.cluster)
 
 
-def _runtime_breaches(figures: Cost, limits: Limits) -> list[str]:
-    found = []
-    gigabytes, milliseconds = figures.memory_bytes / 1e9, 1e3 * figures.seconds_per_token
-    if limits.max_milliseconds and milliseconds > limits.max_milliseconds:
-        found.append(
-            f"too slow: {milliseconds:.4g} ms a token on {limits.device}, limit "
-            f"{limits.max_milliseconds:g}"
-        )
-    if limits.max_memory_gb and gigabytes > limits.max_memory_gb:
-        found.append(
-            f"too large: {gigabytes:.4g} GB with {limits.context:,} tokens, limit "
-            f"{limits.max_memory_gb:g}"
-        )
-    return found
+def _is_broken(limits: Limits, name: str, value: float) -> bool:
+    bound: float = getattr(limits, name)
+    return value > bound if name in _MOST else value < bound
+
+
+def _breach(limits: Limits, name: str, value: float, bound: float) -> Breach:
+    return Breach(name, value, bound, _WORDS[name].format(**vars(limits), value=value, bound=bound))

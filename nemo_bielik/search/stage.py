@@ -32,14 +32,17 @@ from nemo_bielik.pruning.select import PRUNABLE
 from nemo_bielik.search.candidates import Candidate
 from nemo_bielik.search.config import SearchConfig
 from nemo_bielik.search.decisions import Decisions
-from nemo_bielik.search.gather import gather, in_words
+from nemo_bielik.search.gather import finite, gather, in_words
 from nemo_bielik.search.halving import Schedule
+from nemo_bielik.search.plan import plan
+from nemo_bielik.search.plan_words import plan_in_words
+from nemo_bielik.search.tokens_needed import forecast_in_words, forecast_trial
 from nemo_bielik.search.trial import Trial
 
 CACHE = "nemo_bielik.distill.cache_stage:cache_teacher"
 CUT = "nemo_bielik.search.stage:cut"
 TARGETS = {"score": SCORE, "prune": CUT, "cache-teacher": CACHE, "distill": DISTILL}
-PAGE = "search.html"
+PAGE, FORECAST = "search.html", "forecast.json"
 
 
 def describe(config: SearchConfig) -> list[str]:
@@ -50,11 +53,18 @@ def describe(config: SearchConfig) -> list[str]:
 def search(config: SearchConfig) -> None:
     """Search; write ``search.json`` and ``search.html`` and print the ranking.
 
+    Before the last rung, the dearest, a forecast for the best so far is printed and written to
+    ``forecast.json``. With `stop_before_last_rung` the search ends there.
+
     Raises `DataError` if no candidate is left, for limits or for instability.
     """
     found = Search(config)
     print("\n".join(found.plan_lines()), flush=True)
     with open_workers(config) as workers:
+        if config.stop_before_last_rung:
+            print("\n".join(found.run(workers).lines()))
+            print("stopped before the last rung; without stop_before_last_rung it goes on")
+            return
         result = run_search(found, workers)
     print(in_words(result))
     print(f"page: {config.output / PAGE}")
@@ -111,32 +121,22 @@ class Search:
         if not self.entered:
             raise ConfigError(
                 f"all {len(self.candidates)} candidates break a limit, the first one: "
-                f"{next(iter(self.refused.values()))[0]}; widen limits"
+                f"{next(iter(self.refused.values()))[0].words}; widen limits"
+            )
+        if config.stop_before_last_rung and len(self.schedule.rungs) < 2:
+            raise ConfigError(
+                f"stop_before_last_rung is set, and {len(self.entered)} candidates have one rung; "
+                "give more candidates, or fewer finalists"
             )
 
     @property
     def schedule(self) -> Schedule:
         """The rungs for those that train."""
-        entered = len(self.entered)
-        return self.config.schedule(min(self.config.after_cut or entered, entered))
+        return self.config.schedule(len(self.entered))
 
     def plan_lines(self) -> list[str]:
         """Return what will be done and what it costs, a line each."""
-        schedule, run = self.schedule, self.config.recovery
-        tokens, seeds = run.global_batch_size * run.sequence_length, len(self.config.seeds)
-        lines = [f"  {name}: {'; '.join(why)}" for name, why in self.refused.items()]
-        lines += [
-            f"  rung {number}: {rung.entrants} candidates from step {rung.first_step:,} to "
-            f"{rung.last_step:,}"
-            for number, rung in enumerate(schedule.rungs, start=1)
-        ]
-        return [
-            f"{len(self.candidates)} candidates, {len(self.entered)} within limits, "
-            f"{seeds} seed{'s' if seeds > 1 else ''}",
-            *lines,
-            f"{schedule.steps * tokens * seeds:,} tokens at most, {schedule.share:.1%} of "
-            f"{schedule.exhaustive_steps * tokens * seeds:,} for all to the end",
-        ]
+        return plan_in_words(plan(self.config, self.source, self.candidates)).splitlines()
 
     def pruned(self, candidate: Candidate) -> Path:
         """The model right after the cut."""
@@ -149,12 +149,20 @@ class Search:
         ]
 
     def run(self, workers: Workers) -> Decisions:
-        """Cut all candidates, train them rung by rung, and decide who goes on."""
+        """Cut all candidates, train them rung by rung, and decide who goes on.
+
+        With `stop_before_last_rung` several are alive in the end.
+        """
         self._prepare(workers)
         decisions = Decisions(self.entered, self.config)
         self.train(self.trials(self.entered), 0, workers, "right after the cut")
         decisions.begin(self.trials(self.entered))
-        for number, rung in enumerate(self.schedule.rungs, start=1):
+        rungs = self.schedule.rungs
+        for number, rung in enumerate(rungs, start=1):
+            if number == len(rungs) > 1 and decisions.alive:
+                self._tell(decisions)
+                if self.config.stop_before_last_rung:
+                    break
             alive = decisions.alive
             if alive:
                 self.train(self.trials(alive), rung.last_step, workers, f"rung {number}")
@@ -164,6 +172,26 @@ class Search:
                 f"no candidate was stable: {decisions.summary()}; lower recovery.optim.max_lr"
             )
         return decisions
+
+    def first_trial(self, name: str) -> Trial:
+        """Return the trial of a candidate's first seed."""
+        return self.trials([one for one in self.candidates if one.name == name])[0]
+
+    def forecast(self, name: str) -> dict[str, Any] | None:
+        """Return what a candidate's rungs before the last one predict, if there are any."""
+        rungs = self.schedule.rungs
+        if len(rungs) < 2:
+            return None
+        return forecast_trial(self.first_trial(name), rungs[-2].last_step)
+
+    def _tell(self, decisions: Decisions) -> None:
+        """Print and write down what the last rung would bring the best so far."""
+        leader = decisions.rounds[-1]["order"][0]
+        told = self.forecast(leader)
+        print("\n".join(forecast_in_words(leader, told)), flush=True)
+        verdicts = {name: verdict.row() for name, verdict in decisions.verdicts.items()}
+        found = {"leader": leader, "forecast": told, "verdicts": verdicts}
+        write_json(self.root / FORECAST, finite({**found, "rounds": decisions.rounds}))
 
     def train(self, trials: list[Trial], step: int, workers: Workers, what: str) -> None:
         """Bring trials to `step`, side by side where there is room.

@@ -1,6 +1,7 @@
 """The plan of the report's own search, against sums by hand and the planner's own figures."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,12 @@ import pytest
 from nemo_bielik.arch import BIELIK_11B_V3, EXPERIMENTS
 from nemo_bielik.cli import main
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.layout_plan import LayoutPlanConfig, print_layouts
+from nemo_bielik.recipes import minitron_7b
 from nemo_bielik.search.limits import Limits
 from nemo_bielik.search.plan import SearchPlanConfig, plan
+from nemo_bielik.search.plan_words import plan_in_words
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,9 @@ def test_what_is_too_slow_is_not_counted():
     limits = Limits(max_milliseconds=5.2)
     found = plan(SearchPlanConfig(preset="paper", limits=limits), BIELIK_11B_V3)
     slow = [row["name"] for row in found["candidates"] if row["breaches"]]
+    (breach,) = found["candidates"][0]["breaches"]
+    assert (breach["limit"], breach["bound"]) == ("max_milliseconds", 5.2)
+    assert breach["value"] == 1e3 * found["candidates"][0]["seconds_per_token"]
     assert slow == ["exp-001", "exp-005", "exp-006"]
     assert found["rungs"][0]["entrants"] == 7
 
@@ -68,6 +75,77 @@ def test_the_command_says_it_in_words(capsys):
     said = capsys.readouterr().out
     assert "10 runs take 480–720 hours" in said
     assert "exp-010" in said
+    # 27,600 of 80,000 steps of 768 × 4,096 tokens
+    assert "86,822,092,800 tokens at most, 34.5% of 251,658,240,000 for all 10" in said
+
+
+def test_seeds_and_a_cut_after_the_cut_count(found):
+    """Six train instead of ten: 6 to step 2,800 and 2 to 8,000; everything twice."""
+    again = plan(SearchPlanConfig(preset="paper", seeds=[1, 2], after_cut=6), BIELIK_11B_V3)
+    assert [rung["entrants"] for rung in again["rungs"]] == [6, 2]
+    steps = 6 * 2800 + 2 * 5200
+    assert again["search"]["tokens"] == 2 * steps * 768 * 4096
+    assert again["search"]["exhaustive_tokens"] == 2 * 6 * 8000 * 768 * 4096
+    mean = sum(row["hours"] for row in found["candidates"]) / 10
+    assert again["search"]["exhaustive_hours"] == pytest.approx(2 * 6 * mean)
+    assert again["search"]["hours"][1] == pytest.approx(2 * steps / 8000 * mean)
+    assert again["report"]["exhaustive_hours"] == [2 * 6 * 48, 2 * 6 * 72]
+    assert again["teacher_cache"]["bytes"] == 2 * found["teacher_cache"]["bytes"]
+
+
+def test_with_a_cached_teacher_a_trial_is_cheaper_by_its_forward_pass(found):
+    cached = plan(SearchPlanConfig(preset="paper", teacher="cached"), BIELIK_11B_V3)
+    shares = [
+        cheap["hours"] / dear["hours"]
+        for cheap, dear in zip(cached["candidates"], found["candidates"], strict=True)
+    ]
+    # 3 passes of the student of 3 and one of a teacher 1.3 to 1.6 times as large; talk comes on top
+    assert all(0.6 < share < 0.75 for share in shares)
+
+
+def test_what_does_not_fit_the_cluster_is_not_counted():
+    found = plan(SearchPlanConfig(preset="paper", limits=Limits(cluster="1x1xH200")), BIELIK_11B_V3)
+    assert {breach["limit"] for row in found["candidates"] for breach in row["breaches"]} == {
+        "cluster"
+    }
+    assert found["rungs"] == [] and found["search"] is None
+
+
+def test_the_reports_own_hours_are_those_of_its_model_run_and_cluster():
+    other = (
+        plan(SearchPlanConfig(preset="paper", limits=Limits(cluster="4x8xH200")), BIELIK_11B_V3),
+        plan(SearchPlanConfig(preset="paper"), BIELIK_11B_V3.replace(num_layers=48)),
+    )
+    for found in other:
+        assert found["report"] is None
+        assert "by the report" not in plan_in_words(found)
+
+
+def test_shapes_that_are_one_are_named():
+    source = BIELIK_11B_V3.replace(num_layers=4, hidden_size=24, ffn_hidden_size=20)
+    found = plan(SearchPlanConfig(preset="paper"), source)
+    kept = [row["name"] for row in found["candidates"]]
+    assert found["left_out"] == [name for name in EXPERIMENTS if name not in kept] != []
+    assert f"as one above: {', '.join(found['left_out'])}" in plan_in_words(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "shortgpt"}, "shortgpt removes layers and cannot bring hidden_size"),
+        (
+            {"recovery": replace(minitron_7b.recovery(), parallel=ParallelConfig(tensor=3))},
+            r"num_attention_heads \(32\) is not divisible by recovery.parallel.tensor \(3\)",
+        ),
+        (
+            {"recovery": replace(minitron_7b.recovery(), parallel=ParallelConfig(pipeline=45))},
+            r"exp-003: 36 layers cannot fill recovery.parallel.pipeline \(45\) stages",
+        ),
+    ],
+)
+def test_what_the_method_or_the_layout_cannot_is_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        plan(SearchPlanConfig(preset="paper", **changes), BIELIK_11B_V3)
 
 
 def test_a_plan_of_nothing_says_so(capsys):
