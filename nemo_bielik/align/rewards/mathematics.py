@@ -16,7 +16,16 @@ _THOUSANDS = re.compile(r"(?<=\d)[ \u00a0\u202f](?=\d{3}(?!\d))")
 _WRAPPING = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 #: Words have no place in a formula; functions and symbols begin with a backslash.
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{3,}")
-_SEPARATORS = (",", ";", "=")
+#: What may stand between two answers; math-verify reads one of them and is content.
+_SEPARATORS = (",", ";", "=", "$", "\\\\", "\\(", "\\)", "\\[", "\\]")
+_COMMAND = re.compile(r"\\[^\W\d_]+")
+#: Of these one value is made; any other command (``\approx``, ``\boxed``) must be ``answer``'s too.
+_BUILDING = re.compile(
+    r"\\(?:[dt]?frac|sqrt|binom|cdot|times|div|pi|left|right|ln|log|exp|circ|cot"
+    r"|(?:arc)?(?:sin|cos|tan))"
+)
+_SIGNS = frozenset("·×÷−√π°")
+_SAME = {"\\leq": "\\le", "\\geq": "\\ge", "\\neq": "\\ne"}
 _LONGER = 2
 
 
@@ -25,7 +34,8 @@ def equal(text: str, task: Task) -> float:
 
     To a number only a number is an answer (``-3``, ``0,5``, ``1/2``, ``\frac{1}{2}``), to six
     decimals; to a whole one no fraction. To a formula (LaTeX) any equal formula is that is not much
-    longer than ``answer`` and holds no words nor more separators. A part of the question is none.
+    longer than ``answer`` and holds no words, more separators or relations than it. A part of the
+    question is none.
     """
     answer = final_answer(text, task)
     if answer is None:
@@ -57,7 +67,15 @@ def _is_worked_out(given: str, wanted: str, asked: str) -> bool:
         return False
     if _WORD.search(given) and not _WORD.search(wanted):
         return False
+    if not all(map(_BUILDING.fullmatch, _commands(given) - _commands(wanted))):
+        return False
+    if {sign for sign in given if not sign.isascii()} - _SIGNS - set(wanted):
+        return False
     return all(given.count(sign) <= wanted.count(sign) for sign in _SEPARATORS)
+
+
+def _commands(formula: str) -> set[str]:
+    return {_SAME.get(name, name) for name in _COMMAND.findall(formula)}
 
 
 def _plain(answer: str) -> str:

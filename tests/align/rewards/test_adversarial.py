@@ -29,6 +29,8 @@ ATTACKS: dict[str, Callable[[str, str], str]] = {
     "two answers": lambda right, wrong: f"{right} {wrong}",
     "two answers, joined": lambda right, wrong: f"{right} lub {wrong}",
     "two answers, listed": lambda right, wrong: f"{right}, {wrong}",
+    "two answers, in dollars": lambda right, wrong: f"${wrong}$ ${right}$",
+    "two answers, about equal": lambda right, wrong: f"{right} \\approx {wrong}",
     "two answers, in lines": lambda right, wrong: f"{right}\n{wrong}",
     "the same twice": lambda right, wrong: f"{right}\n{right}",
     "the question again": lambda right, wrong: QUESTION,

@@ -28,6 +28,10 @@ def reward(answer: str, wanted: str, prompt: str = "") -> float:
         ("\\sqrt{12}", "2\\sqrt{3}"),
         ("(x+1)^2", "x^2+2x+1"),
         ("\\{2,1\\}", "\\{1,2\\}"),
+        ("\\left\\{2, 1\\right\\}", "\\{1,2\\}"),
+        ("\\frac{\\sqrt 2}{2}", "\\frac{1}{\\sqrt{2}}"),
+        ("x \\leq 3", "x \\le 3"),
+        ("\\frac{\\ln 3}{\\ln 2}", "\\log_2 3"),
     ],
 )
 def test_equal(answer: str, wanted: str) -> None:
@@ -56,6 +60,16 @@ def test_equal(answer: str, wanted: str) -> None:
         ("x^2+2x+1=7", "x^2+2x+1"),
         ("x^2+2x+1+0+0+0+0+0+0+0+0+0+0+0+0+0", "x^2+2x+1"),
         ("\\{1,2,3\\}", "\\{1,2\\}"),
+        ("3$ $\\sqrt{2}", "\\sqrt{2}"),  # math-verify would read the last and be content
+        ("3$$\\sqrt{2}", "\\sqrt{2}"),
+        ("3\\) \\(\\sqrt{2}", "\\sqrt{2}"),
+        ("\\sqrt{2} \\approx 3", "\\sqrt{2}"),
+        ("\\sqrt{2} ≈ 3", "\\sqrt{2}"),
+        ("3 \\boxed{\\sqrt{2}}", "\\sqrt{2}"),
+        ("7$ $x^2+1", "x^2+1"),
+        ("x^2+1 \\approx x", "x^2+1"),
+        ("x^2+1 \\pm 0", "x^2+1"),
+        ("7$ $\\{1,2\\}", "\\{1,2\\}"),
         ("__import__('os').system('true')", "0"),
     ],
 )
