@@ -60,12 +60,12 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype | str") -> Any:
     )
 
 
-def read_answer(tokenizer: Any, ids: Sequence[int]) -> Answer:
+def read_answer(tokenizer: ChatTokenizer, ids: list[int]) -> Answer:
     """Return what generated `ids` say up to the end of their turn; special tokens stay visible."""
-    eos = tokenizer.eos_token_id
-    finished = eos in ids
-    said = list(ids[: list(ids).index(eos)] if finished else ids)
-    return Answer(tokenizer.decode(said, skip_special_tokens=False), finished)
+    said = tokenizer.up_to_end(ids)
+    finished = bool(said) and said[-1] in tokenizer.ends
+    said = said[:-1] if finished else said
+    return Answer(tokenizer.tokenizer.decode(said, skip_special_tokens=False), finished)
 
 
 def grade_tasks(
@@ -81,7 +81,7 @@ def grade_tasks(
     with progress(total=len(tasks), desc="answers", unit="task") as bar:
         for places in _batches(tasks, batch_size):
             chosen = [tasks[place] for place in places]
-            answers = _answers(model, tokenizer.tokenizer, chosen, max_answer_tokens)
+            answers = _answers(model, tokenizer, chosen, max_answer_tokens)
             rewards = grader.grade(
                 answers, [task.fields for task in chosen], [task.place for task in chosen]
             )
@@ -129,10 +129,10 @@ def _batches(tasks: Sequence[VerifiableTask], batch_size: int) -> Iterator[list[
 
 @torch.inference_mode()
 def _answers(
-    model: Any, tokenizer: Any, tasks: Sequence[VerifiableTask], max_answer_tokens: int
+    model: Any, tokenizer: ChatTokenizer, tasks: Sequence[VerifiableTask], max_answer_tokens: int
 ) -> list[Answer]:
     width = max(len(task.tokens) for task in tasks)
-    pad = tokenizer.eos_token_id
+    pad = tokenizer.ends[0]
     rows = [[pad] * (width - len(task.tokens)) + task.tokens for task in tasks]
     mask = [[0] * (width - len(task.tokens)) + [1] * len(task.tokens) for task in tasks]
     device = model.device
@@ -145,6 +145,6 @@ def _answers(
         top_p=None,
         top_k=None,
         pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.ends,
     )
     return [read_answer(tokenizer, ids) for ids in output[:, width:].tolist()]

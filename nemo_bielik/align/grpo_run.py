@@ -1,6 +1,7 @@
 """A GRPO run: TRL's trainer between our tasks and a model directory."""
 
 import contextlib
+import copy
 import os
 import pickle
 import shutil
@@ -30,6 +31,7 @@ from nemo_bielik.align.measure import print_skipped
 from nemo_bielik.align.rewards.grading import Grader
 from nemo_bielik.align.tasks import TaskFile, VerifiableTask
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
+from nemo_bielik.data.chat import ChatTokenizer
 from nemo_bielik.errors import CheckpointError, DataError
 from nemo_bielik.files import explain_disk_errors, write_json
 from nemo_bielik.report.gather import read_metrics, read_object
@@ -55,7 +57,9 @@ def run(inputs: GrpoInputs) -> None:
         if held_out.tasks:
             inputs.reader.try_own_answers(held_out, config.held_out, grader)
         _check_number(config, read.tasks)
-        arguments = trl_arguments(config, work_directory(config.output))
+        arguments = trl_arguments(
+            config, work_directory(config.output), inputs.reader.tokenizer.ends
+        )
         with _work_of_all_ranks(inputs) as work:
             if work is not None:
                 _run(inputs, arguments, read, held_out.tasks, grader, work, started)
@@ -155,6 +159,32 @@ def _measured(
     return {name: summary}
 
 
+class _Trainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer, which knows one end of an answer, where a chat's turn has an end of its own.
+
+    What generation adds behind an end (padding to the longest answer) is no part of an answer.
+    """
+
+    def __init__(self, *, chat: ChatTokenizer, **settings: Any) -> None:
+        tokenizer = copy.deepcopy(chat.tokenizer)
+        tokenizer.padding_side = "left"  # transformers 4 ignores what TRL gives to the template
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]  # what our models take
+        super().__init__(processing_class=tokenizer, **settings)
+        self.chat = chat
+        # TRL takes what ends with this or with padding for finished; in the tokenizer it would
+        # change what templates write
+        turn = [token for token in chat.ends if token != tokenizer.eos_token_id]
+        self.eos_token_id = turn[0] if turn else tokenizer.eos_token_id
+
+    def _generate_single_turn(self, prompts: list[Any]) -> tuple[Any, ...]:
+        prompt_ids, answers, log_probs, others = super()._generate_single_turn(prompts)
+        answers = [self.chat.up_to_end(ids) for ids in answers]
+        if log_probs is not None:
+            log_probs = [one[: len(ids)] for one, ids in zip(log_probs, answers, strict=True)]
+        return prompt_ids, answers, log_probs, others
+
+
 def _trainer(
     inputs: GrpoInputs,
     arguments: TrlConfig,
@@ -162,20 +192,20 @@ def _trainer(
     grader: Grader,
     work: Path,
 ) -> GRPOTrainer:
-    tokenizer = inputs.reader.tokenizer.tokenizer
+    chat = inputs.reader.tokenizer
     rows = [{"prompt": task.messages, "task": number} for number, task in enumerate(tasks)]
 
     def reward(completion_ids: list[list[int]], task: list[int], **unused: Any) -> list[float]:
         asked = [tasks[number] for number in task]
-        answers = [answering.read_answer(tokenizer, ids) for ids in completion_ids]
+        answers = [answering.read_answer(chat, ids) for ids in completion_ids]
         return grader.grade(answers, [t.fields for t in asked], [t.place for t in asked])
 
-    trainer = GRPOTrainer(
+    trainer = _Trainer(
+        chat=chat,
         model=answering.load_model(inputs.checkpoint, torch.float32),
         reward_funcs=reward,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
         callbacks=[StopOnSignal(), Seals(), Metrics(work / METRICS.name, inputs.config.iters)],
     )
     trainer.remove_callback(PrinterCallback)

@@ -26,8 +26,10 @@ class _Arguments(TrlConfig):  # type: ignore[misc]
         return torch.device("cpu") if found.type == "cpu" else found
 
 
-def trl_arguments(config: GrpoConfig, work: Path) -> TrlConfig:
+def trl_arguments(config: GrpoConfig, work: Path, ends: list[int]) -> TrlConfig:
     """Return TRL's settings of a run; on several ranks making them joins the process group.
+
+    Answers stop at any id of `ends`.
 
     Raises `ConfigError` where vLLM is asked for and cannot be had, or shards where there is no GPU.
     """
@@ -85,30 +87,26 @@ def trl_arguments(config: GrpoConfig, work: Path) -> TrlConfig:
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        **_generation(config, on_gpu),
+        **_generation(config, on_gpu, ends),
     )
 
 
-def _generation(config: GrpoConfig, on_gpu: bool) -> dict[str, Any]:
-    """Return what makes TRL write answers with vLLM, nothing for transformers."""
+def _generation(config: GrpoConfig, on_gpu: bool, ends: list[int]) -> dict[str, Any]:
+    """Return what makes TRL write answers with vLLM or transformers, and end them."""
     from trl.import_utils import is_vllm_available
 
     can = on_gpu and is_vllm_available()
     if config.generation == "transformers" or (config.generation == "auto" and not can):
-        return {}
+        return {"generation_kwargs": {"eos_token_id": ends}}
     if not can:
         raise ConfigError(
             "generation=vllm needs a CUDA device and the package vllm (docs/grpo.md says which); "
             "choose generation=transformers"
         )
+    found = {"use_vllm": True, "generation_kwargs": {"stop_token_ids": ends}}
     if config.vllm_server:
-        return {
-            "use_vllm": True,
-            "vllm_mode": "server",
-            "vllm_server_base_url": config.vllm_server,
-        }
-    return {
-        "use_vllm": True,
+        return found | {"vllm_mode": "server", "vllm_server_base_url": config.vllm_server}
+    return found | {
         "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": config.vllm_memory,
     }

@@ -13,7 +13,7 @@ from nemo_bielik.data.chat import ChatTokenizer
 from nemo_bielik.data.text import text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.files import write_json
+from nemo_bielik.files import value_sha256, write_json
 from nemo_bielik.stages import describe, is_done, stage_output
 
 RESULTS_NAME = "results.json"
@@ -62,11 +62,12 @@ def task_reader(
 
 
 def chat_fingerprints(checkpoint: Checkpoint, tokenizer: ChatTokenizer) -> dict[str, str]:
-    """Return the identity of a model with its tokenizer and template."""
+    """Return the identity of a model with its tokenizer, its template and the ends of answers."""
     return {
         "model": checkpoint.fingerprint(),
         "tokenizer": TextTokenizer.open(checkpoint.directory).fingerprint,
         "chat_template": tokenizer.template_fingerprint,
+        "ends": value_sha256(tokenizer.ends),
     }
 
 

@@ -3,7 +3,6 @@
 All of it from the tokens' files and tokenizers, without the engine: ``--dry-run`` shows it too.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 from nemo_bielik.align.settings import AlignConfig
 from nemo_bielik.checkpoint import Checkpoint, tokenizer_files
 from nemo_bielik.data.chat import ChatTokenizer
+from nemo_bielik.data.generation import GENERATION_CONFIG, end_ids, read_generation_config
 from nemo_bielik.data.indexed import TokenFiles
 from nemo_bielik.data.sources import data_directories
 from nemo_bielik.data.tokenizer import TextTokenizer
@@ -27,7 +27,6 @@ from nemo_bielik.manifest import Manifest
 
 #: Documents that are decoded and tokenised again, and looked at for how a turn ends.
 LOOKED_AT = 100
-GENERATION_CONFIG = "generation_config.json"
 
 Report = dict[str, Any]
 
@@ -89,10 +88,9 @@ class Preflight:
                 continue
             (directory / path.name).unlink(missing_ok=True)  # perhaps another name of a kept file
             shutil.copyfile(path, directory / path.name)
-        settings = _generation_config(directory)
+        settings = read_generation_config(directory)
         text = TextTokenizer.open(source)
-        known = settings.get("eos_token_id", [])
-        endings = {*(known if isinstance(known, list) else [known]), text.eos_id, self.end_of_turn}
+        endings = {*end_ids(directory, text.eos_id), self.end_of_turn}
         settings |= {"bos_token_id": text.bos_id, "eos_token_id": sorted(endings)}
         write_json(directory / GENERATION_CONFIG, settings)
 
@@ -188,12 +186,6 @@ def _first_documents(directory: Path) -> list[tuple[list[int], Any]]:
         here = slice(start, start + length)
         found.append((files.tokens[here].tolist(), np.array(files.loss[here])))
         start += length
-    return found
-
-
-def _generation_config(directory: Path) -> dict[str, Any]:
-    path = directory / GENERATION_CONFIG
-    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return found
 
 

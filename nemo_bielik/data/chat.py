@@ -25,6 +25,7 @@ from nemo_bielik.data.conversations import (
     read_conversation,
     read_pair,
 )
+from nemo_bielik.data.generation import end_ids
 from nemo_bielik.data.indexed import Block
 from nemo_bielik.data.tokenizer import load_tokenizer
 from nemo_bielik.errors import CheckpointError, DataError
@@ -39,11 +40,15 @@ Document = tuple[list[int], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class ChatTokenizer:
-    """A tokenizer with a chat template; `special` finds its special tokens in a text."""
+    """A tokenizer with a chat template; `special` finds its special tokens in a text.
+
+    `ends` are the ids that end an answer of the model beside it.
+    """
 
     tokenizer: Any
     special: "re.Pattern[str]"
     directory: Path
+    ends: list[int]
 
     @classmethod
     def open(cls, directory: Path) -> "ChatTokenizer":
@@ -56,7 +61,12 @@ class ChatTokenizer:
             )
         tokens = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
         spelt = sorted((re.escape(token.content) for token in tokens), key=len, reverse=True)
-        return cls(tokenizer, re.compile("|".join(spelt) or r"(?!)"), directory)
+        special = re.compile("|".join(spelt) or r"(?!)")
+        return cls(tokenizer, special, directory, end_ids(directory, tokenizer.eos_token_id))
+
+    def up_to_end(self, ids: list[int]) -> list[int]:
+        """Return the ids of a generated answer up to the first that ends it, that one included."""
+        return ids[: next((n for n, token in enumerate(ids, start=1) if token in self.ends), None)]
 
     @property
     def template_fingerprint(self) -> str:

@@ -10,8 +10,9 @@ import pytest
 
 from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
 
-if str(Path(__file__).parent) not in sys.path:  # helpers of these tests can be imported
-    sys.path.insert(0, str(Path(__file__).parent))
+for folder in (Path(__file__).parent, Path(__file__).parents[1] / "data"):
+    if str(folder) not in sys.path:  # helpers of these tests can be imported
+        sys.path.insert(0, str(folder))
 
 WORDS = [f"w{number}" for number in range(12)]
 VOCABULARY = ["<unk>", "<s>", "</s>", "user", "assistant", "system", *WORDS]

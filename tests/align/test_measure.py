@@ -10,6 +10,7 @@ import pytest
 from nemo_bielik.align.answering import read_answer
 from nemo_bielik.align.rewards.grading import Answer
 from nemo_bielik.cli import main
+from nemo_bielik.data.chat import ChatTokenizer
 
 
 def test_a_model_is_measured_by_kind(
@@ -45,10 +46,8 @@ def test_a_model_is_measured_by_kind(
 
 
 def test_special_tokens_stay_visible_and_an_end_is_needed(word_tokenizer: Path) -> None:
-    from nemo_bielik.data.tokenizer import load_tokenizer
-
-    tokenizer: Any = load_tokenizer(word_tokenizer)
-    ids = tokenizer.convert_tokens_to_ids
+    tokenizer = ChatTokenizer.open(word_tokenizer)
+    ids = tokenizer.tokenizer.convert_tokens_to_ids
     assert read_answer(tokenizer, ids(["w1", "</s>", "w2"])) == Answer("w1", finished=True)
     assert read_answer(tokenizer, ids(["w1", "w2"])) == Answer("w1 w2", finished=False)
     assert read_answer(tokenizer, ids(["<s>", "user", "</s>"])) == Answer("<s> user")

@@ -1,5 +1,6 @@
 """Rewards as a user would bring them, some of them bad ones."""
 
+import json
 import os
 import signal
 import time
@@ -18,6 +19,13 @@ def tenth(text: str, task: Task) -> float:
 def length(text: str, task: Task) -> float:
     print("what a reward prints is no answer of its process")
     return min(len(text), 10) / 10
+
+
+def noting(text: str, task: Task) -> float:
+    """Write down what was answered."""
+    with Path(task["notes"]).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps([task["prompt"], text]) + "\n")
+    return 0.0
 
 
 def raising(text: str, task: Task) -> float:
