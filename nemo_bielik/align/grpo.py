@@ -5,19 +5,21 @@ group it is. The loop is TRL's (`grpo_run.py`); here are the settings, their che
 DeepSeekMath (Shao et al. 2024) gives the method, Liu et al. 2025 its Dr. GRPO variant.
 """
 
+import contextlib
 import importlib.util
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nemo_bielik.align.measure import chat_fingerprints, task_reader
-from nemo_bielik.align.rewards.grading import GradingConfig
-from nemo_bielik.align.tasks import TaskReader
+from nemo_bielik.align.measure import chat_fingerprints, skipped_lines, task_reader
+from nemo_bielik.align.rewards.grading import Grader, GradingConfig
+from nemo_bielik.align.tasks import TaskFile, TaskReader
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.checks import check_choices, require
 from nemo_bielik.data.text import text_fingerprint
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.stages import describe, is_done
@@ -169,6 +171,28 @@ class GrpoInputs:
         return cls(config, checkpoint, reader, describe("grpo", config, inputs, config.seed))
 
 
+@contextlib.contextmanager
+def tried_tasks(inputs: GrpoInputs) -> Iterator[tuple[TaskFile, TaskFile, Grader]]:
+    """Yield the tasks to train on and those held out, all tried on their own answers, and a grader.
+
+    Raises `DataError` for tasks that cannot be used, and for too few.
+    """
+    config, reader = inputs.config, inputs.reader
+    read = reader.read(config.tasks)
+    held_out = reader.read(config.held_out) if config.held_out else TaskFile()
+    with Grader(config.grading, [*read.rewards, *held_out.rewards]) as grader:
+        reader.try_own_answers(read, config.tasks, grader)
+        if config.held_out:
+            reader.try_own_answers(held_out, config.held_out, grader)
+        if len(read.tasks) < config.prompts_per_step:
+            raise DataError(
+                f"{', '.join(map(str, config.tasks))}: {len(read.tasks)} tasks for "
+                f"prompts_per_step {config.prompts_per_step}; give more tasks or fewer prompts a "
+                "step"
+            )
+        yield read, held_out, grader
+
+
 def grpo(config: GrpoConfig) -> None:
     """Train `config.model` on the rewards of its answers and write `config.output`.
 
@@ -191,7 +215,8 @@ def describe_run(config: GrpoConfig) -> list[str]:
     inputs = GrpoInputs.open(config)
     if is_done(config.output, inputs.manifest):
         return [f"{config.output}: already done"]
-    read = inputs.reader.read(config.tasks)
+    with tried_tasks(inputs) as (read, held_out, _):
+        pass  # what would stop a run stops here
     batches = math.ceil(config.iters / config.updates_per_batch)
     drawn = batches * config.prompts_per_step
     lines = [
@@ -200,4 +225,8 @@ def describe_run(config: GrpoConfig) -> list[str]:
         f"{batches * config.answers_per_step:,} answers of at most {config.max_answer_tokens} "
         "tokens",
     ]
-    return lines + [f"{count:,} tasks skipped: {why}" for why, count in read.skipped_counts.items()]
+    if config.held_out:
+        lines.append(f"{len(held_out.tasks):,} held-out tasks, answered before and after")
+    return lines + skipped_lines(
+        {"tasks": read.skipped_counts, "held_out_tasks": held_out.skipped_counts}
+    )

@@ -19,7 +19,7 @@ from trl import GRPOConfig as TrlConfig
 from trl import GRPOTrainer
 
 from nemo_bielik.align import answering
-from nemo_bielik.align.grpo import GrpoConfig, GrpoInputs
+from nemo_bielik.align.grpo import GrpoConfig, GrpoInputs, tried_tasks
 from nemo_bielik.align.grpo_callbacks import (
     Metrics,
     Seals,
@@ -27,12 +27,12 @@ from nemo_bielik.align.grpo_callbacks import (
     last_sealed,
 )
 from nemo_bielik.align.grpo_settings import trl_arguments
-from nemo_bielik.align.measure import print_skipped
+from nemo_bielik.align.measure import skipped_lines
 from nemo_bielik.align.rewards.grading import Grader
 from nemo_bielik.align.tasks import TaskFile, VerifiableTask
 from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer
 from nemo_bielik.data.chat import ChatTokenizer
-from nemo_bielik.errors import CheckpointError, DataError
+from nemo_bielik.errors import CheckpointError
 from nemo_bielik.files import explain_disk_errors, write_json
 from nemo_bielik.report.gather import read_metrics, read_object
 from nemo_bielik.stages import hold_work, stage_output, work_directory
@@ -49,20 +49,12 @@ def run(inputs: GrpoInputs) -> None:
     """
     started = time.monotonic()
     config = inputs.config
-    read, held_out = inputs.reader.read(config.tasks), TaskFile()
-    if config.held_out:
-        held_out = inputs.reader.read(config.held_out)
-    with Grader(config.grading, [*read.rewards, *held_out.rewards]) as grader:
-        inputs.reader.try_own_answers(read, config.tasks, grader)
-        if held_out.tasks:
-            inputs.reader.try_own_answers(held_out, config.held_out, grader)
-        _check_number(config, read.tasks)
-        arguments = trl_arguments(
-            config, work_directory(config.output), inputs.reader.tokenizer.ends
-        )
+    with tried_tasks(inputs) as (read, held_out, grader):
+        ends = inputs.reader.tokenizer.ends
+        arguments = trl_arguments(config, work_directory(config.output), ends)
         with _work_of_all_ranks(inputs) as work:
             if work is not None:
-                _run(inputs, arguments, read, held_out.tasks, grader, work, started)
+                _run(inputs, arguments, read, held_out, grader, work, started)
 
 
 @contextlib.contextmanager
@@ -84,13 +76,13 @@ def _run(
     inputs: GrpoInputs,
     arguments: TrlConfig,
     read: TaskFile,
-    held_out: Sequence[VerifiableTask],
+    held_out: TaskFile,
     grader: Grader,
     work: Path,
     started: float,
 ) -> None:
     config = inputs.config
-    results = _before(inputs, held_out, grader, work) if _writes() else {}
+    results = _before(inputs, held_out.tasks, grader, work) if _writes() else {}
     trainer = _trainer(inputs, arguments, read.tasks, grader, work)
     _train(trainer, config, work)
     if trainer.state.global_step < config.iters:
@@ -104,12 +96,17 @@ def _run(
         (scratch / METRICS).parent.mkdir()
         shutil.copyfile(work / METRICS.name, scratch / METRICS)
         written = Checkpoint.open(scratch)
-        results |= _measured(inputs, written, held_out, grader, "reward_after")
+        results |= _measured(inputs, written, held_out.tasks, grader, "reward_after")
         results |= _training_summary(work)
-        results["tasks_skipped"] = read.skipped_counts
-        results["rewards_skipped"] = dict(grader.skipped)
+        skipped = {
+            "tasks": read.skipped_counts,
+            "held_out_tasks": held_out.skipped_counts,
+            "rewards": dict(grader.skipped),
+        }
+        results |= {f"{what}_skipped": counts for what, counts in skipped.items()}
     shutil.rmtree(work)
-    print_skipped(read, grader)
+    for line in skipped_lines(skipped):
+        print(line)
 
 
 def _gather_skipped(grader: Grader) -> None:
@@ -222,14 +219,6 @@ def _train(trainer: GRPOTrainer, config: GrpoConfig, work: Path) -> None:
                 f"{work}: its checkpoint holds what a checkpoint of this run does not; remove the "
                 "directory and start again"
             ) from None
-
-
-def _check_number(config: GrpoConfig, tasks: Sequence[VerifiableTask]) -> None:
-    if len(tasks) < config.prompts_per_step:
-        raise DataError(
-            f"{', '.join(map(str, config.tasks))}: {len(tasks)} tasks for prompts_per_step "
-            f"{config.prompts_per_step}; give more tasks or fewer prompts a step"
-        )
 
 
 def _training_summary(work: Path) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The reward stage: a model's answers to verifiable tasks and what they earn."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from nemo_bielik.align.rewards.catalog import known_rewards
 from nemo_bielik.align.rewards.grading import Grader, GradingConfig
-from nemo_bielik.align.tasks import TaskFile, TaskReader
+from nemo_bielik.align.tasks import TaskReader
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.checks import check_choices
 from nemo_bielik.data.chat import ChatTokenizer
@@ -102,11 +103,14 @@ def measure_reward(config: RewardConfig) -> None:
         answering.write_items(scratch / ITEMS_NAME, graded)
         write_json(scratch / RESULTS_NAME, results)
     print(f"reward {answering.in_words(results)}")
-    print_skipped(read, grader)
+    for line in skipped_lines({"tasks": read.skipped_counts, "rewards": grader.skipped}):
+        print(line)
 
 
-def print_skipped(read: TaskFile, grader: Grader) -> None:
-    """Print how many tasks and rewards were skipped and why, a line each."""
-    for what, counts in (("tasks", read.skipped_counts), ("rewards", grader.skipped)):
-        for reason, count in sorted(counts.items()):
-            print(f"{count:,} {what} skipped: {reason}")
+def skipped_lines(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return how many of what were skipped and why, a line each."""
+    return [
+        f"{count:,} {what.replace('_', ' ')} skipped: {reason}"
+        for what, reasons in counts.items()
+        for reason, count in sorted(reasons.items())
+    ]

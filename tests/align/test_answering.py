@@ -128,5 +128,5 @@ def test_an_end_is_the_texts_or_one_that_the_generation_config_names(tmp_path: P
     assert opened.up_to_end([7, 8, 4, 9, 2]) == [7, 8, 4]
     assert opened.up_to_end([7, 8]) == [7, 8]
     (directory / "generation_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="generation_config.json: is not valid JSON"):
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: is not valid JSON"):
         ChatTokenizer.open(directory)

@@ -246,11 +246,57 @@ def test_settings_that_cannot_be_are_one_line(
 
 
 def test_a_dry_run_counts_tasks_and_answers(
-    make_policy: Make, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_policy: Make,
+    tasks: Path,
+    held_out: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["--model", str(make_policy()), "--tasks", str(tasks), "--output", str(tmp_path / "o")]
-    assert main(["grpo", *words, "--iters=27", "--max-answer-tokens=3", "--dry-run"]) == 0
+    words += [f"--held-out={held_out}", "--iters=27", "--max-answer-tokens=3", "--dry-run"]
+    assert main(["grpo", *words]) == 0
     printed = capsys.readouterr().out
     assert "108 tasks, judged by exact" in printed
     assert "27 steps on 216 prompts (2.0 rounds), 1,728 answers of at most 3 tokens" in printed
+    assert "36 held-out tasks, answered before and after" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_stops_where_the_run_would(
+    make_policy: Make,
+    tasks: Path,
+    write_tasks: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hopeless = write_tasks([{"prompt": "w1", "answer": "w1\nw2", "reward": "exact"}])
+    words = ["--model", str(make_policy()), "--output", str(tmp_path / "o"), "--dry-run"]
+    words += ["--iters=11", "--max-answer-tokens=3"]
+    for more, message in (
+        ([f"--tasks={hopeless}"], "line 1: its own answer earns no reward"),
+        ([f"--tasks={tasks}", f"--held-out={hopeless}"], "line 1: its own answer earns no reward"),
+        ([f"--tasks={tasks}", f"--held-out={tmp_path / 'none'}"], "none: no such"),
+        ([f"--tasks={tasks}", "--prompts-per-step=200"], "108 tasks for prompts_per_step 200"),
+    ):
+        assert main(["grpo", *words, *more]) == 2
+        printed = capsys.readouterr().err
+        assert message in printed and "Traceback" not in printed
+
+
+def test_what_was_held_out_and_cannot_be_used_is_counted(
+    make_policy: Make,
+    tasks: Path,
+    write_tasks: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good = {"prompt": "w1 w2", "answer": "w1", "reward": "exact"}
+    mixed = write_tasks([good, {"prompt": "w1"}, good | {"answer": "w1\nw2"}])
+    config = settings(model=make_policy(), tasks=[tasks], held_out=[mixed], output=tmp_path / "out")
+    grpo(GrpoConfig(**config | {"malformed": "skip"}))
+    results = Manifest.load(tmp_path / "out").results
+    assert results["tasks_skipped"] == {}
+    assert list(results["held_out_tasks_skipped"].values()) == [1, 1]
+    assert results["reward_after"]["tasks"] == 1
+    printed = capsys.readouterr().out
+    assert "1 held out tasks skipped: its own answer earns no reward" in printed
