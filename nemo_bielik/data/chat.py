@@ -222,7 +222,8 @@ def encode_lines(
     for where, line in lines:
         try:
             found, weight = encode(line, where, context)
-        except Refused as reason:
+        except (Refused, RecursionError) as error:
+            reason = error if isinstance(error, Refused) else Refused("nested too deeply")
             if not skip:
                 raise DataError(
                     f"{where}: {reason}; mend it, or leave such {kind} out with malformed=skip"
@@ -237,7 +238,7 @@ def encode_lines(
     return Block(
         tokens=np.fromiter(flat, np.int32, int(lengths.sum())),
         lengths=lengths,
-        num_bytes=sum(len(line.encode("utf-8")) for _, line in lines),
+        num_bytes=sum(len(line.encode("utf-8", "surrogateescape")) for _, line in lines),
         loss=np.concatenate([np.empty(0, np.uint8), *(loss for _, loss in documents)]),
         weights=np.array(weights, np.float32),
         skipped=skipped,

@@ -5,7 +5,7 @@ A conversation is ``{"messages": [{"role": "user", "content": "…"}, …]}``; a
 message or messages. Both may have ``"tools"`` and a ``"weight"``.
 """
 
-import math
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +14,20 @@ from nemo_bielik.data.text import parse_record, read_lines
 from nemo_bielik.errors import DataError
 
 #: What a file of text holds.
-Kind = Literal["texts", "conversations", "preference pairs"]
+Kind = Literal["texts", "conversations", "preference pairs", "tasks"]
 Messages = list[dict[str, Any]]
 
+_KINDS: dict[str, Kind] = {
+    "chosen": "preference pairs",
+    "rejected": "preference pairs",
+    "messages": "conversations",
+    "text": "texts",
+    "reward": "tasks",
+}
 ROLES = ("system", "user", "assistant", "tool")
 _LINES_TO_LOOK_AT = 100
+#: Weights are kept in float32.
+_SMALLEST, _LARGEST = 1.2e-38, 3.4e38
 
 
 class Refused(Exception):
@@ -50,17 +59,15 @@ class Pair:
 
 
 def kind_of(path: Path) -> Kind:
-    """Return what a file holds, by the first JSON object of a ``.jsonl`` or ``.jsonl.gz``."""
+    """Return what a file holds, by the first JSON object of a ``.jsonl(.gz)`` that tells."""
     if not path.name.removesuffix(".gz").endswith(".jsonl") or not path.is_file():
         return "texts"
     for _, (where, line) in zip(range(_LINES_TO_LOOK_AT), read_lines(path), strict=False):
-        try:
+        with contextlib.suppress(DataError):
             record = parse_record(where, line)
-        except DataError:
-            continue
-        if "chosen" in record or "rejected" in record:
-            return "preference pairs"
-        return "conversations" if "messages" in record else "texts"
+            told = next((kind for name, kind in _KINDS.items() if name in record), None)
+            if told:
+                return told
     return "texts"
 
 
@@ -146,6 +153,10 @@ def _tools(record: dict[str, Any]) -> list[dict[str, Any]] | None:
 def _weight(record: dict[str, Any]) -> float:
     given = record.get("weight", 1.0)
     number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if not number or not 0 < given < math.inf:
+    if not number or not given > 0:
         raise Refused('"weight" is not a number above 0', repr(given))
+    if not _SMALLEST <= given <= _LARGEST:
+        raise Refused(
+            '"weight" is beyond float32', f"allowed are {_SMALLEST:.2g} to {_LARGEST:.2g}"
+        )
     return float(given)

@@ -57,7 +57,10 @@ def read_records(
 
 
 def read_lines(path: Path, progress: Progress | None = None) -> Iterator[tuple[str, str]]:
-    """Yield (``"FILE: line N"``, line) for every line that is not blank, whatever it holds."""
+    """Yield (``"FILE: line N"``, line) for every line that is not blank, whatever it holds.
+
+    Bytes that are not UTF-8 become half surrogate pairs, which `parse_record` refuses.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected JSON lines")
     for number, line in _lines(path, progress or _ignore):
@@ -67,9 +70,10 @@ def read_lines(path: Path, progress: Progress | None = None) -> Iterator[tuple[s
 
 def parse_record(where: str, line: str) -> dict[str, Any]:
     """Return the object of one JSON line; raise `DataError` naming `where` if it is none."""
+    _require_utf8(where, line)
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON ({error})") from None
     if not isinstance(record, dict):
         raise DataError(f"{where} is {type(record).__name__}; it must be one JSON object")
@@ -115,13 +119,17 @@ def _documents(path: Path, separator: str, progress: Progress) -> Iterator[str]:
 
 
 def _lines(path: Path, progress: Progress) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, line without its end); a byte order mark is dropped."""
+    """Yield (number from 1, line without its end); a byte order mark is dropped.
+
+    `_require_utf8` tells whether a line's bytes were text.
+    """
     with path.open("rb") as raw:
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
         seen = 0
         try:
             for number, line in enumerate(stream, start=1):
-                yield number, _decode(line, path, number)
+                text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+                yield number, text.removeprefix("\ufeff") if number == 1 else text
                 at = raw.tell()
                 progress(at - seen)
                 seen = at
@@ -129,15 +137,17 @@ def _lines(path: Path, progress: Progress) -> Iterator[tuple[int, str]]:
             raise DataError(f"{path}: damaged gzip file ({error}); copy it again") from None
 
 
-def _decode(line: bytes, path: Path, number: int) -> str:
+def _require_utf8(where: str, line: str) -> None:
+    if line.isascii():
+        return
+    given = line.encode("utf-8", "surrogateescape")
     try:
-        text = line.decode("utf-8").rstrip("\r\n")
+        given.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: line {number} is not UTF-8 (byte 0x{line[error.start]:02x} at column "
-            f"{error.start + 1}); convert it with 'iconv -f ENCODING -t UTF-8'"
+            f"{where} is not UTF-8 (byte 0x{given[error.start]:02x} at column {error.start + 1}); "
+            "convert it with 'iconv -f ENCODING -t UTF-8'"
         ) from None
-    return text.removeprefix("\ufeff") if number == 1 else text
 
 
 def _json_lines(path: Path, progress: Progress) -> Iterator[str]:
@@ -159,7 +169,8 @@ def _checked(text: object, where: str) -> str:
 
 def _plain_text(path: Path, separator: str, progress: Progress) -> Iterator[str]:
     document: list[str] = []
-    for _, line in _lines(path, progress):
+    for number, line in _lines(path, progress):
+        _require_utf8(f"{path}: line {number}", line)
         if line.strip() != separator:
             document.append(line)
         elif document:

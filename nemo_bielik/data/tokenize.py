@@ -113,9 +113,13 @@ def tokenize(config: TokenizeConfig) -> None:
 
 
 def _kind(inputs: list[Path]) -> Kind:
-    """Return what `inputs` hold; raise `DataError` if they differ in that."""
+    """Return what `inputs` hold; raise `DataError` if they differ in that, or hold tasks."""
     first, *others = inputs
     kind = kind_of(first)
+    if kind == "tasks":
+        raise DataError(
+            f"{first}: holds tasks, whose answers are not learned as text; give it to `bielik grpo`"
+        )
     for path in others:
         if kind_of(path) != kind:
             raise DataError(

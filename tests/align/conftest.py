@@ -113,7 +113,7 @@ def write_tasks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     def write(records: list[Any]) -> Path:
         path = tmp_path_factory.mktemp("tasks") / "tasks.jsonl"
         lines = [r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
         return path
 
     return write

@@ -13,6 +13,7 @@ from nemo_bielik.data.chat import ChatTokenizer
 from nemo_bielik.errors import DataError
 
 GOOD = {"prompt": "w1 w2", "answer": "w1", "reward": "exact"}
+KOTA = {"lemma": "kot", "case": "gen", "number": "sg"}
 BAD: dict[str, tuple[Any, str]] = {
     "no JSON": ("{", "not a JSON object"),
     "a list": ("[]", "not a JSON object"),
@@ -35,6 +36,12 @@ BAD: dict[str, tuple[Any, str]] = {
     "no reward": ({"prompt": "w1", "answer": "w1"}, '"reward" is None'),
     "an unknown reward": (GOOD | {"reward": "exakt"}, "did you mean 'exact'"),
     "no answer": ({"prompt": "w1", "reward": "exact"}, '"answer" must be'),
+    "an inflection with an answer of no text": (
+        {"prompt": "w1", "reward": "inflection", **KOTA, "answer": []},
+        '"answer" must be a text',
+    ),
+    "an endless list": ("[" * 100_000, "not a JSON object"),
+    "no UTF-8": ('{"prompt": "\udcbf"}', "is not UTF-8 (byte 0xbf at column 13)"),
     "too long": (GOOD | {"prompt": "w1 " * 20}, "a prompt longer than the context"),
 }
 
@@ -97,8 +104,8 @@ def test_a_file_without_a_usable_task_is_refused(read: Any) -> None:
 
 def test_a_task_whose_own_answer_earns_nothing_is_refused(read: Any) -> None:
     hopeless = GOOD | {"answer": "w1\nw2"}  # two lines are no answer
-    wrong = {"prompt": "w1", "reward": "inflection", "lemma": "kot", "case": "gen", "number": "sg"}
-    for record in (hopeless, wrong | {"answer": "kotu"}):
+    wrong = {"prompt": "w1", "reward": "inflection", **KOTA, "answer": "kotu"}
+    for record in (hopeless, wrong):
         for skip in (False, True):
             reader, path = read([GOOD, record], skip)
             found = reader.read([path])
@@ -110,3 +117,11 @@ def test_a_task_whose_own_answer_earns_nothing_is_refused(read: Any) -> None:
                     continue
                 with pytest.raises(DataError, match="line 2: its own answer earns no reward"):
                     reader.try_own_answers(found, [path], grader)
+
+
+def test_an_inflection_needs_no_answer_beside_lemma_case_and_number(read: Any) -> None:
+    reader, path = read([{"prompt": "w1", "reward": "inflection", **KOTA}])
+    found = reader.read([path])
+    with Grader(GradingConfig(), found.rewards) as grader:
+        reader.try_own_answers(found, [path], grader)
+    assert len(found.tasks) == 1

@@ -81,8 +81,9 @@ def write_tokenizer(directory: Path, template: str | None) -> Path:
 
 
 def write_lines(path: Path, *records: Any) -> Path:
+    """Write JSON lines; texts as they are, half surrogate pairs (``\udcbf``) as that one byte."""
     lines = [r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
     return path
 
 

@@ -83,6 +83,17 @@ BAD: list[tuple[Any, str]] = [
     (messages(("user", "\ud800"), ("assistant", "It")), "half a surrogate pair"),
     ({**messages(("assistant", "It")), "tools": [{}]}, "refused by the chat template"),
     ({**messages(("assistant", "It")), "tools": "x"}, '"tools" is not a list of objects'),
+    ("[" * 100_000, "not a JSON object"),
+    (
+        json.dumps({**messages(("assistant", "It")), "tools": [{"x": 0}]}).replace(
+            "0", "[" * 990 + "]" * 990
+        ),
+        "nested too deeply",
+    ),
+    (
+        "\udcbf" + json.dumps(CONVERSATION),
+        "not a JSON object (is not UTF-8 (byte 0xbf at column 1)",
+    ),
 ]
 
 
@@ -141,6 +152,22 @@ def test_texts_and_conversations_are_tokenized_apart(tokenizer: Path, tmp_path: 
     with pytest.raises(DataError, match="one holds texts and the other conversations"):
         config = TokenizeConfig(inputs=[text, chat], tokenizer=tokenizer, output=tmp_path / "out")
         tokenize(config)
+
+
+def test_what_a_file_holds_is_told_by_the_first_line_that_tells(
+    tokenizer: Path, tmp_path: Path
+) -> None:
+    """A malformed first line is one to skip, not another kind of file."""
+    typo = {"mesages": CONVERSATION["messages"]}
+    chat = write_lines(tmp_path / "chat.jsonl", typo, "\udcbf", CONVERSATION)
+    assert kind_of(chat) == "conversations"
+    settings: dict[str, Any] = {"tokenizer": tokenizer, "output": tmp_path / "tokens"}
+    tokenize(TokenizeConfig(inputs=[chat], malformed="skip", **settings))
+    results = Manifest.load(tmp_path / "tokens").results
+    assert results["documents"] == 1 and results["skipped_documents"] == 2
+    tasks = write_lines(tmp_path / "tasks.jsonl", {"prompt": "It", "reward": "exact"})
+    with pytest.raises(DataError, match=r"tasks\.jsonl: holds tasks.*`bielik grpo`"):
+        tokenize(TokenizeConfig(inputs=[tasks], **settings))
 
 
 def test_a_torn_loss_file_is_named(tokenizer: Path, tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ BAD: list[tuple[Any, str]] = [
     ),
     ({**SIMPLE, "weight": 0}, '"weight" is not a number above 0 (0)'),
     ({**SIMPLE, "weight": "much"}, "\"weight\" is not a number above 0 ('much')"),
+    ({**SIMPLE, "weight": 10**400}, '"weight" is beyond float32 (allowed are 1.2e-38 to 3.4e+38)'),
+    ({**SIMPLE, "weight": 1e60}, '"weight" is beyond float32'),
+    ({**SIMPLE, "weight": 1e-60}, '"weight" is beyond float32'),
     ({**SIMPLE, "prompt": "It " * 40}, "prompt longer than the context (46 of 30 tokens)"),
     ({**SIMPLE, "prompt": "It " * 7}, "pair longer than the context (32 of 30 tokens)"),
 ]

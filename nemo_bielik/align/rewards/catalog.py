@@ -31,6 +31,10 @@ def _given_answer(task: Task) -> str | None:
     return with_marker(str(given[0] if isinstance(given, list) else given), task)
 
 
+def _given_or_right_form(task: Task) -> str | None:
+    return with_marker(task.get("answer", inflection.right_form(task)), task)
+
+
 @dataclass(frozen=True)
 class Reward:
     """One row: a pure function of an answer's text and its task.
@@ -52,7 +56,7 @@ _ROWS = (
     Reward("exact", text.exact, text.check_answers, _given_answer),
     Reward("normalized", text.normalized, text.check_answers, _given_answer),
     Reward("format", text.form, text.check_form),
-    Reward("inflection", inflection.inflected, inflection.check, _given_answer),
+    Reward("inflection", inflection.inflected, inflection.check, _given_or_right_form),
 )
 REWARDS = {reward.name: reward for reward in _ROWS}
 

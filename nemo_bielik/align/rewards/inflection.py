@@ -27,7 +27,10 @@ def right_form(task: Task) -> str:
 
 
 def check(task: Task) -> None:
-    """Raise `ValueError` unless the task names a noun of the lexicon, a case and a number."""
+    """Raise `ValueError` unless the task names a noun of the lexicon, a case and a number.
+
+    It may tell the form as ``answer`` too.
+    """
     for name, allowed in (("case", list(Case)), ("number", list(Number))):
         if task.get(name) not in allowed:
             raise ValueError(f'"{name}" is {task.get(name)!r}; allowed are {", ".join(allowed)}')
@@ -35,6 +38,8 @@ def check(task: Task) -> None:
     if not isinstance(lemma, str) or lemma not in _nouns():
         hint = nearest(str(lemma), _nouns())
         raise ValueError(f'"lemma" is {lemma!r}, which the built-in lexicon does not know{hint}')
+    if not isinstance(task.get("answer", ""), str):
+        raise ValueError('"answer" must be a text, or left out')
 
 
 @cache
