@@ -8,9 +8,9 @@ from nemo_bielik.align.preflight import Preflight, pairs_report
 from nemo_bielik.align.reference import ReferenceConfig, ReferenceLogProbs
 from nemo_bielik.align.reference import prepare as prepare_reference
 from nemo_bielik.align.settings import AlignConfig, AlignSettings
+from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.sources import data_directories
-from nemo_bielik.errors import ConfigError
-from nemo_bielik.manifest import Manifest
+from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.stages import is_done
 from nemo_bielik.training import OptimConfig, prepare
 
@@ -45,8 +45,8 @@ class DpoSettings(AlignSettings):
 class DpoConfig(DpoSettings, AlignConfig):
     """Train `model` to prefer the chosen answers, by DPO-Positive; `positive_weight=0` is DPO.
 
-    The reference is the model itself as it was. The report leaves β, λ and the rates blank: the
-    defaults are ours.
+    The reference is the model itself as it was, unless told otherwise. The report leaves β, λ and
+    the rates blank: the defaults are ours.
     """
 
     reference: Path | None = field(
@@ -56,6 +56,16 @@ class DpoConfig(DpoSettings, AlignConfig):
             "OUTPUT-reference, and used again by runs with other settings)"
         },
     )
+
+    other_reference: bool = field(
+        default=False,
+        metadata={"help": "the reference is another model's on purpose, as in a second round"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.other_reference and self.reference is None:
+            raise ConfigError("other_reference=true needs reference; give both or neither")
 
     @property
     def reference_directory(self) -> Path:
@@ -105,8 +115,18 @@ def describe(config: DpoConfig) -> list[str]:
 
 
 def _reference_identity(config: DpoConfig) -> str:
-    """Return the identity of the reference; raise `DataError` if it was made of other pairs."""
+    """Return the identity of the reference.
+
+    Raises `DataError` if it was made of other pairs, or by another model without being told so.
+    """
     if config.reference is None:
         return prepare_reference(config.reference_settings()).recipe()
-    ReferenceLogProbs(config.reference).require(data_directories(config), config.sequence_length)
-    return Manifest.load(config.reference).recipe()
+    store = ReferenceLogProbs(config.reference)
+    store.require(data_directories(config), config.sequence_length)
+    made_by = store.manifest.inputs["model"]
+    if not config.other_reference and made_by != Checkpoint.open(config.model).fingerprint():
+        raise DataError(
+            f"{config.reference}: was not made by {config.model}, which is trained; leave "
+            "reference out, or set other_reference=true if another model is meant"
+        )
+    return store.manifest.recipe()

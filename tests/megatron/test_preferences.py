@@ -182,7 +182,7 @@ def test_loss_and_gradients_are_those_of_answers_run_alone(
     run, reference, assistant, live, pairs, changes
 ):
     """Two rows that hold several pairs each; the first step, before any weight has moved."""
-    output = run(reference=reference, iters=1, **changes)
+    output = run(reference=reference, other_reference=True, iters=1, **changes)
     model, chosen = plain.load(assistant), pairs_of_first_step(pairs)
     assert len(chosen) > BATCH
     loss, margins = by_definition(model, live, chosen)
@@ -196,7 +196,8 @@ def test_loss_and_gradients_are_those_of_answers_run_alone(
 
 def test_runs_of_ranks_that_share_vocabulary_or_rows_learn_the_same(run, reference):
     layouts = (ParallelConfig(), TENSOR, CONTEXT)
-    one, *others = (run(reference=reference, iters=3, parallel=layout) for layout in layouts)
+    settings = {"reference": reference, "other_reference": True, "iters": 3}
+    one, *others = (run(**settings, parallel=layout) for layout in layouts)
     losses = [line["loss"] for line in lines(one)]
     assert len(losses) == 3
     for other in others:
@@ -222,6 +223,13 @@ def test_a_run_makes_its_own_reference_and_another_uses_it(run, assistant, pairs
     assert lines(again)[0]["loss"] == pytest.approx(first["loss"], rel=1e-6)
     with pytest.raises(DataError, match="holds pairs of at most 48 tokens"):
         ReferenceLogProbs(made).require({"train_data": pairs}, 49)
+
+
+def test_another_models_reference_is_taken_only_if_told(run, reference):
+    with pytest.raises(DataError, match=r"was not made by .*other_reference=true if another"):
+        run(reference=reference, iters=1)
+    with pytest.raises(ConfigError, match="other_reference=true needs reference"):
+        run(other_reference=True)
 
 
 def test_an_interrupted_reference_goes_on_with_the_missing_parts(store, reference, tmp_path):
