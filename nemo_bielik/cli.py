@@ -96,8 +96,9 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     if dry_run:
         unknown = load(_KNOWN_LAYOUTS)(config)
         print(f"# bielik {command.name}: dry run, nothing is done\n{format_config(config)}")
-        if command.describe:
-            print("", *load(command.describe)(config), sep="\n")
+        lines = load(command.describe)(config) if command.describe else []
+        if lines:
+            print("", *lines, sep="\n")
         for line in unknown:
             print(f"# {line}")
     if launch.executor:

@@ -51,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (
         "nemo_bielik.pipeline:PipelineConfig",
         "nemo_bielik.pipeline:run_pipeline",
         "score, prune, distil, evaluate and report, skipping what is done",
+        "nemo_bielik.pipeline:describe",
         jobs="nemo_bielik.pipeline:pipeline_jobs",
     ),
     Command(

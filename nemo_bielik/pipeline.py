@@ -17,7 +17,7 @@ from typing import Any
 from nemo_bielik.align.assistant import AssistantSettings, AssistantStages
 from nemo_bielik.commands import find_command
 from nemo_bielik.distill.stage import DistillConfig
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.initialize import InitializeConfig, initialize
 from nemo_bielik.launch.lanes import Lanes, collect
@@ -231,7 +231,8 @@ class Chain(StageSettings):
 def run_pipeline(config: PipelineConfig) -> None:
     """Run the chain into `config.output`; the same command continues a run that was stopped.
 
-    Raises `ConfigError` for settings that any of the stages refuses, before the first one.
+    Raises `ConfigError` for settings that any of the stages refuses, and `DataError` for an
+    assistant's inputs that cannot be, before the first one.
     """
     widest = max(pipeline_jobs(config), key=lambda job: job.ranks)
     if widest.ranks > config.lanes:
@@ -239,6 +240,8 @@ def run_pipeline(config: PipelineConfig) -> None:
             f"{widest.label} needs {widest.ranks} processes, but lanes is {config.lanes}; raise "
             "lanes, shrink its parallel, or run the chain as jobs by --executor"
         )
+    for missing in describe(config):
+        raise DataError(missing)
     with Lanes(config.lanes) as lanes:
         lanes.warm(ENGINE)
         chain = Chain(config, lanes)
@@ -254,6 +257,14 @@ def run_pipeline(config: PipelineConfig) -> None:
         chain.step("evaluate", lambda: chain.evaluate([TEACHER, PRUNED, DISTILLED, *aligned]))
     chain.step("report", lambda: write_report(chain.report()))
     print(f"report: {chain.run.report}")
+
+
+def describe(config: PipelineConfig) -> list[str]:
+    """Return what ``--dry-run`` adds: inputs that are not here, though they may be where jobs run.
+
+    Raises `BielikError` for those that are here and cannot be used.
+    """
+    return StageSettings(config).assistant().check()
 
 
 def pipeline_jobs(config: PipelineConfig) -> list[Task]:

@@ -12,8 +12,10 @@ from nemo_bielik.align.dpo import DpoConfig, DpoSettings
 from nemo_bielik.align.grpo import GrpoConfig, GrpoSettings
 from nemo_bielik.align.sft import SftConfig, SftSettings
 from nemo_bielik.checks import check_choices
+from nemo_bielik.data.chat import ChatTokenizer
+from nemo_bielik.data.conversations import Kind, kind_of
 from nemo_bielik.data.tokenize import TokenizeConfig
-from nemo_bielik.errors import ConfigError
+from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.phases import as_paths
 from nemo_bielik.recipes import tiny
@@ -70,6 +72,15 @@ class AssistantSettings:
                 )
 
 
+#: What the files of a setting must hold.
+_HOLDS: dict[str, Kind] = {
+    "conversations": "conversations",
+    "preferences": "preference pairs",
+    "tasks": "tasks",
+    "held_out_tasks": "tasks",
+}
+
+
 class AssistantStages:
     """The settings of every stage of one run that is given data, and their jobs."""
 
@@ -77,6 +88,29 @@ class AssistantStages:
         """`start` is the distilled model; it has the `tokenizer` of its teacher."""
         self.settings, self.run, self.start = settings, run, start
         self.tokenizer = settings.tokenizer or tokenizer
+
+    def check(self) -> list[str]:
+        """Look at the inputs that are here and return what is not, a line each.
+
+        Raises `DataError` for a file that holds something else than its setting says, and
+        `CheckpointError` for a tokenizer without a chat template.
+        """
+        missing = []
+        for name, kind in _HOLDS.items():
+            for path in getattr(self.settings, name):
+                if not path.is_file():
+                    missing.append(f"assistant.{name}: {path}: no such file; expected JSON lines")
+                elif kind_of(path) != kind:
+                    raise DataError(
+                        f"assistant.{name}: {path} holds {kind_of(path)}; give {kind} as JSON lines"
+                    )
+        if not self.settings.conversations:
+            return []
+        if (self.tokenizer / "tokenizer.json").is_file():
+            ChatTokenizer.open(self.tokenizer)
+        elif self.settings.tokenizer:
+            missing.append(f"assistant.tokenizer: {self.tokenizer}: no such tokenizer directory")
+        return missing
 
     def tokenizing(self, name: str) -> TokenizeConfig:
         """Return the settings that turn conversations or pairs into tokens."""
