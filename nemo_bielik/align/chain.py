@@ -9,12 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nemo_bielik.align.dpo import DpoConfig
 from nemo_bielik.align.grpo import GrpoConfig
 from nemo_bielik.align.measure import RewardConfig
+from nemo_bielik.align.settings import AlignConfig
 from nemo_bielik.align.sft import SftConfig
 from nemo_bielik.checkpoint import copy_tokenizer
 from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
+from nemo_bielik.data.indexed import TokenFiles
+from nemo_bielik.data.packing import pack, pair_pieces, truncated_pieces
 from nemo_bielik.data.tiny_polish.assistant import AssistantDataConfig, make_assistant_data
 from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
 from nemo_bielik.errors import DataError
@@ -43,6 +49,7 @@ _FUNCTIONS = {
 }
 _REWARD = "nemo_bielik.align.measure:measure_reward"
 _RESULTS = "align.json"
+_CONVERSATIONS, _PAIRS = f"held_out_{INSTRUCTIONS}", f"held_out_{PREFERENCES}"
 
 
 @dataclass(kw_only=True)
@@ -87,26 +94,36 @@ class Alignment:
         )
 
     def sft(self) -> SftConfig:
-        """Return the settings of the fine-tuning."""
+        """Return the settings of the fine-tuning, validated on all held-out conversations."""
+        settings = alignment.tiny_sft()
+        rows = truncated_pieces(self._lengths(_CONVERSATIONS), settings.sequence_length)
         return replace(
-            alignment.tiny_sft(),
+            settings,
             model=self.start,
             tokenizer=self.tokenizer,
             train_data=[self.run.tokens(INSTRUCTIONS)],
+            validation_data=self.run.tokens(_CONVERSATIONS),
+            eval_interval=200,
+            eval_iters=_batches(rows, settings),
             output=self.run.model(FINE_TUNED),
         )
 
     def dpo(self) -> DpoConfig:
-        """Return the settings of the preferences, validated on the held-out pairs."""
+        """Return the settings of the preferences, validated on all held-out pairs."""
+        settings = alignment.tiny_dpo()
+        rows = pair_pieces(self._lengths(_PAIRS), settings.sequence_length)
         return replace(
-            alignment.tiny_dpo(),
+            settings,
             model=self.run.model(FINE_TUNED),
             train_data=[self.run.tokens(PREFERENCES)],
-            validation_data=self.run.tokens("held_out_preferences"),
-            eval_interval=20,
-            eval_iters=4,
+            validation_data=self.run.tokens(_PAIRS),
+            eval_interval=200,
+            eval_iters=_batches(rows, settings),
             output=self.run.model(ALIGNED),
         )
+
+    def _lengths(self, name: str) -> NDArray[np.int32]:
+        return TokenFiles.open(self.run.tokens(name)).lengths
 
     def grpo(self) -> GrpoConfig:
         """Return the settings of the rewards."""
@@ -118,9 +135,10 @@ class Alignment:
         )
 
     def rewards(self, name: str) -> RewardConfig:
-        """Return the settings that let a model answer the held-out tasks."""
+        """Return the settings that let a model, or the distilled one, answer the held-out tasks."""
         return RewardConfig(
-            model=self.run.model(name),
+            model=self.start if name == self.config.model else self.run.model(name),
+            tokenizer=self.tokenizer if name == self.config.model else None,
             tasks=[self.lines("held_out_tasks")],
             output=self.run.root / "rewards" / name,
             max_answer_tokens=12,
@@ -151,11 +169,12 @@ def align(config: AlignDemoConfig) -> None:
     found = Alignment(config)
     timed_step("conversations, pairs, tasks", lambda: make_data(found))
     with Lanes(1) as lanes:
+        timed_step(f"{config.model}, judged", partial(judge_start, found, lanes))
         stages = {FINE_TUNED: found.sft, ALIGNED: found.dpo, REWARDED: found.grpo}
         for name, settings in stages.items():
             timed_step(name, partial(lanes.run, _FUNCTIONS[name], settings()))
             timed_step(f"{name}, judged", partial(judge, found, name, lanes))
-    rows = [row(found, None), *(row(found, name) for name in _FUNCTIONS)]
+    rows = [row(found, name) for name in (config.model, *_FUNCTIONS)]
     write_json(found.run.root / _RESULTS, {"stages": rows})
     print(table(rows))
 
@@ -167,8 +186,14 @@ def make_data(found: Alignment) -> None:
         with atomic_directory(found.tokenizer) as scratch:
             copy_tokenizer(found.start, scratch)
             (scratch / CHAT_TEMPLATE_NAME).write_text(CHAT_TEMPLATE, encoding="utf-8")
-    for name in (INSTRUCTIONS, PREFERENCES, "held_out_preferences"):
+    for name in (INSTRUCTIONS, PREFERENCES, _CONVERSATIONS, _PAIRS):
         tokenize(found.tokenizing(name))
+
+
+def judge_start(found: Alignment, lanes: Lanes) -> None:
+    """Let the distilled model answer the held-out tasks, and validate it as fine-tuning will."""
+    lanes.run(_REWARD, found.rewards(found.config.model))
+    lanes.run(_FUNCTIONS[FINE_TUNED], replace(found.sft(), stop_after=0))
 
 
 def judge(found: Alignment, name: str, lanes: Lanes) -> None:
@@ -177,36 +202,51 @@ def judge(found: Alignment, name: str, lanes: Lanes) -> None:
     lanes.run(EVALUATE, found.evaluation(name))
 
 
-def row(found: Alignment, name: str | None) -> dict[str, Any]:
-    """Return a stage's figures; those of the distilled model are the demo's own."""
-    place = found.run.evaluation(name) if name else found.demo.evaluation(found.config.model)
+def row(found: Alignment, name: str) -> dict[str, Any]:
+    """Return a stage's figures; those of the distilled model are the demo's own but for two."""
+    start = name == found.config.model
+    place = found.demo.evaluation(name) if start else found.run.evaluation(name)
     judged = read_object(place / "results.json")
     figures = {key: judged.get(key) for key in ("minimal_pairs_accuracy", "fact_accuracy")}
     figures["perplexity"] = judged.get("perplexity")
-    figures["reward"] = figures["preference_accuracy"] = seconds = None
-    if name:
-        figures["reward"] = read_object(found.rewards(name).output / "results.json").get("reward")
-        seconds = Manifest.load(found.run.model(name)).wall_seconds
+    figures["reward"] = read_object(found.rewards(name).output / "results.json").get("reward")
+    figures["answer_loss"] = figures["preference_accuracy"] = None
+    if start or name == FINE_TUNED:
+        losses = _validations(found, FINE_TUNED, "validation_loss")
+        figures["answer_loss"] = losses[0 if start else -1]
     if name == ALIGNED:
-        lines = read_metrics(found.run.model(ALIGNED) / "training" / "metrics.jsonl")
-        known = [one["validation_accuracy"] for one in lines if "validation_accuracy" in one]
-        figures["preference_accuracy"] = known[-1] if known else None
-    return {"stage": name or found.config.model, **figures, "wall_seconds": seconds}
+        figures["preference_accuracy"] = _validations(found, ALIGNED, "validation_accuracy")[-1]
+    seconds = None if start else Manifest.load(found.run.model(name)).wall_seconds
+    return {"stage": name, **figures, "wall_seconds": seconds}
+
+
+def _validations(found: Alignment, name: str, figure: str) -> list[float]:
+    """Return a figure of all validations of a stage, that of the model it starts from first."""
+    lines = read_metrics(found.run.model(name) / "training" / "metrics.jsonl")
+    return [line[figure] for line in lines if figure in line]
+
+
+def _batches(pieces: NDArray[Any], settings: AlignConfig) -> int:
+    """Return how many global batches hold all of `pieces`; the last one begins again with them."""
+    rows = pack(pieces, settings.sequence_length, settings.seed, epoch=0)
+    return -(-len(rows) // settings.global_batch_size)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the stages as a table, a row each."""
-    head = ["stage", "held-out reward", "held-out pairs", "minimal pairs", "facts", "perplexity"]
-    keys = ("reward", "preference_accuracy", "minimal_pairs_accuracy", "fact_accuracy")
+    columns = {
+        "held-out reward": ("reward", ".3f"),
+        "held-out loss": ("answer_loss", ".3f"),
+        "held-out pairs": ("preference_accuracy", ".3f"),
+        "minimal pairs": ("minimal_pairs_accuracy", ".3f"),
+        "facts": ("fact_accuracy", ".3f"),
+        "perplexity": ("perplexity", ".2f"),
+        "minutes": ("minutes", ".1f"),
+    }
     cells = []
     for one in rows:
-        shares = ["-" if one[key] is None else f"{one[key]:.3f}" for key in keys]
-        known = one["perplexity"]
-        cells.append([one["stage"], *shares, "-" if known is None else f"{known:.2f}"])
-    return align_columns(
-        [*head, "minutes"],
-        [
-            [*line, "-" if one["wall_seconds"] is None else f"{one['wall_seconds'] / 60:.1f}"]
-            for line, one in zip(cells, rows, strict=True)
-        ],
-    )
+        seconds = one["wall_seconds"]
+        known = one | {"minutes": None if seconds is None else seconds / 60}
+        values = [(known[key], digits) for key, digits in columns.values()]
+        cells.append([one["stage"], *("-" if x is None else f"{x:{form}}" for x, form in values)])
+    return align_columns(["stage", *columns], cells)

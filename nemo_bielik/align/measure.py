@@ -25,9 +25,13 @@ ITEMS_NAME = "items.jsonl"
 class RewardConfig:
     """A model's greedy answers to verifiable tasks, and what they earn."""
 
-    model: Path = field(metadata={"help": "model directory whose tokenizer has a chat template"})
+    model: Path = field(metadata={"help": "model directory"})
     tasks: list[Path] = field(metadata={"help": 'JSON lines of "prompt", "answer", "reward", …'})
     output: Path = field(metadata={"help": f"directory to make; {RESULTS_NAME}, {ITEMS_NAME}"})
+    tokenizer: Path | None = field(
+        default=None,
+        metadata={"help": "directory whose chat template writes prompts (default: the model's)"},
+    )
     max_answer_tokens: int = field(default=256, metadata={"help": "tokens of an answer at most"})
     batch_size: int = field(default=64, metadata={"help": "answers written at a time"})
     malformed: Literal["stop", "skip"] = field(
@@ -45,9 +49,16 @@ class RewardConfig:
 
 
 def task_reader(
-    checkpoint: Checkpoint, max_answer_tokens: int, malformed: str, grading: GradingConfig
+    checkpoint: Checkpoint,
+    max_answer_tokens: int,
+    malformed: str,
+    grading: GradingConfig,
+    tokenizer: Path | None = None,
 ) -> TaskReader:
-    """Return what reads tasks for a model; raise `BielikError` if it cannot take part in a chat."""
+    """Return what reads tasks for a model; raise `BielikError` if it cannot take part in a chat.
+
+    `tokenizer` is the directory with the chat template, if not the model's own.
+    """
     positions = checkpoint.arch.max_position_embeddings
     if max_answer_tokens >= positions:
         raise ConfigError(
@@ -55,7 +66,7 @@ def task_reader(
             "positions, prompt and answer together"
         )
     return TaskReader(
-        ChatTokenizer.open(checkpoint.directory),
+        ChatTokenizer.open(tokenizer or checkpoint.directory),
         known_rewards(grading.own),
         positions - max_answer_tokens,
         malformed == "skip",
@@ -66,7 +77,7 @@ def chat_fingerprints(checkpoint: Checkpoint, tokenizer: ChatTokenizer) -> dict[
     """Return the identity of a model with its tokenizer, its template and the ends of answers."""
     return {
         "model": checkpoint.fingerprint(),
-        "tokenizer": TextTokenizer.open(checkpoint.directory).fingerprint,
+        "tokenizer": TextTokenizer.open(tokenizer.directory).fingerprint,
         "chat_template": tokenizer.template_fingerprint,
         "ends": value_sha256(tokenizer.ends),
     }
@@ -75,7 +86,9 @@ def chat_fingerprints(checkpoint: Checkpoint, tokenizer: ChatTokenizer) -> dict[
 def measure_reward(config: RewardConfig) -> None:
     """Answer the tasks and write ``results.json`` and ``items.jsonl`` as `config.output`."""
     checkpoint = Checkpoint.open(config.model)
-    reader = task_reader(checkpoint, config.max_answer_tokens, config.malformed, config.grading)
+    reader = task_reader(
+        checkpoint, config.max_answer_tokens, config.malformed, config.grading, config.tokenizer
+    )
     inputs = {str(path): text_fingerprint(path) for path in config.tasks}
     manifest = describe("reward", config, inputs | chat_fingerprints(checkpoint, reader.tokenizer))
     if is_done(config.output, manifest):

@@ -12,6 +12,7 @@ from nemo_bielik.data.chat import ChatTokenizer
 from nemo_bielik.data.indexed import token_stats
 from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig, make_world
 from nemo_bielik.data.tokenizer import TokenizerConfig, train_tokenizer
+from nemo_bielik.megatron.packing import whole_documents
 from nemo_bielik.runs import ALIGNED, FINE_TUNED, REWARDED
 
 PARTS = ("train", "recovery", "calibration", "validation", "test")
@@ -64,16 +65,34 @@ def test_every_stage_starts_from_the_one_before(found):
     assert learned["prompt"] not in found.lines("held_out_tasks").read_text(encoding="utf-8")
 
 
+def test_every_stage_is_measured_on_all_that_was_held_out(found):
+    """The rows that the engine reads in a validation hold every example at least once."""
+    for settings, name in (
+        (found.sft(), "held_out_instructions"),
+        (found.dpo(), "held_out_preferences"),
+    ):
+        tokens = found.run.tokens(name)
+        assert settings.validation_data == tokens
+        rows = settings.eval_iters * settings.global_batch_size
+        dataset = whole_documents(
+            tokens, rows, settings.sequence_length, settings.seed, found.run.root / "index"
+        )
+        (first, *_) = dataset.ends
+        assert rows - settings.global_batch_size < first <= rows
+    rewards = found.rewards(found.config.model)
+    assert (rewards.model, rewards.tokenizer) == (found.start, found.tokenizer)
+
+
 def test_the_table_has_a_row_a_stage():
-    empty = dict.fromkeys(("reward", "preference_accuracy", "wall_seconds"))
+    empty = dict.fromkeys(("reward", "answer_loss", "preference_accuracy", "wall_seconds"))
     judged = {"minimal_pairs_accuracy": 0.95, "fact_accuracy": 0.9, "perplexity": 3.25}
     rows = [
-        {"stage": "distilled", **empty, **judged},
+        {"stage": "distilled", **empty, **judged, "answer_loss": 2.5},
         {"stage": FINE_TUNED, **empty, **judged, "reward": 0.4567, "wall_seconds": 90.0},
     ]
     first, second = table(rows).splitlines()[1:]
-    assert first.split() == ["distilled", "-", "-", "0.950", "0.900", "3.25", "-"]
-    assert second.split() == [FINE_TUNED, "0.457", "-", "0.950", "0.900", "3.25", "1.5"]
+    assert first.split() == ["distilled", "-", "2.500", "-", "0.950", "0.900", "3.25", "-"]
+    assert second.split() == [FINE_TUNED, "0.457", "-", "-", "0.950", "0.900", "3.25", "1.5"]
 
 
 def test_without_a_demo_there_is_nothing_to_align(tmp_path, capsys):

@@ -44,6 +44,25 @@ def test_a_model_is_measured_by_kind(
     assert main(["reward", *words, f"--output={output}"]) == 2  # another policy for bad tasks
 
 
+def test_a_model_without_a_template_is_measured_with_anothers(
+    make_policy: Callable[..., Path],
+    word_tokenizer: Path,
+    tasks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = make_policy(steps=20)
+    words = ["reward", f"--model={model}", f"--tasks={tasks}", "--max-answer-tokens=3"]
+    assert main([*words, f"--output={tmp_path / 'own'}"]) == 0
+    (model / "chat_template.jinja").unlink()
+    words.append(f"--output={tmp_path / 'given'}")
+    assert main(words) == 2
+    assert "no chat template" in capsys.readouterr().err
+    assert main([*words, f"--tokenizer={word_tokenizer}"]) == 0
+    own, given = ((tmp_path / name / "items.jsonl").read_text() for name in ("own", "given"))
+    assert own == given
+
+
 def test_special_tokens_stay_visible_and_an_end_is_needed(word_tokenizer: Path) -> None:
     tokenizer = ChatTokenizer.open(word_tokenizer)
     ids = tokenizer.tokenizer.convert_tokens_to_ids
