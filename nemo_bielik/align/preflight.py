@@ -25,8 +25,8 @@ from nemo_bielik.errors import CheckpointError, DataError
 from nemo_bielik.files import write_json
 from nemo_bielik.manifest import Manifest
 
-#: Documents that are decoded and tokenised again, and looked at for how a turn ends.
-LOOKED_AT = 100
+#: Documents that are looked at for how a turn ends.
+_LOOKED_AT = 100
 
 Report = dict[str, Any]
 
@@ -57,7 +57,6 @@ class Preflight:
         for name, directory in data.items():
             _check_tokens(name, directory, tokenizer)
             reports[name] = report(directory, config.sequence_length)
-            reports[name] |= _round_trip(directory, tokenizer)
             _check_fit(directory, reports[name], config)
         _check_vocabulary(config.model, tokenizer.directory)
         return cls(reports, tokenizer, _end_of_turn(config.train_data[0]))
@@ -110,6 +109,8 @@ def conversations_report(directory: Path, length: int) -> Report:
         "examples": len(files.lengths),
         "tokens": len(files.tokens),
         "loss_tokens": results.get("loss_tokens", 0),
+        "round_trips": results.get("round_trips", 0),
+        "looked_at": results.get("looked_at", 0),
         "truncated": len(long),
         "left_out": int(silent),
     }
@@ -123,6 +124,8 @@ def pairs_report(directory: Path, length: int) -> Report:
         "examples": len(both),
         "tokens": len(files.tokens),
         "loss_tokens": results.get("loss_tokens", 0),
+        "round_trips": results.get("round_trips", 0),
+        "looked_at": results.get("looked_at", 0),
         "truncated": 0,
         "left_out": int((both > length).sum()),
     }
@@ -161,16 +164,6 @@ def _check_vocabulary(model: Path, tokenizer: Path) -> None:
         )
 
 
-def _round_trip(directory: Path, tokenizer: ChatTokenizer) -> Report:
-    """Return of how many documents the text gives the very tokens again."""
-    same = looked = 0
-    for ids, _ in _first_documents(directory):
-        text = tokenizer.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        same += tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
-        looked += 1
-    return {"round_trips": same, "looked_at": looked}
-
-
 def _end_of_turn(directory: Path) -> int:
     """Return the token that most documents' last learned token is."""
     endings = Counter(
@@ -182,7 +175,7 @@ def _end_of_turn(directory: Path) -> int:
 def _first_documents(directory: Path) -> list[tuple[list[int], Any]]:
     files, start, found = TokenFiles.open(directory), 0, []
     assert files.loss is not None, "conversations and pairs have it"
-    for length in files.lengths[:LOOKED_AT].tolist():
+    for length in files.lengths[:_LOOKED_AT].tolist():
         here = slice(start, start + length)
         found.append((files.tokens[here].tolist(), np.array(files.loss[here])))
         start += length
@@ -195,5 +188,5 @@ def _in_words(name: str, report: Report) -> str:
         f"{name}: {report['examples']:,} examples, {report['tokens']:,} tokens, "
         f"{report['loss_tokens'] / tokens:.1%} of them carry loss; "
         f"{report['truncated'] / examples:.2%} lose their ends, {report['left_out']:,} are left "
-        f"out; {report['round_trips']} of {report['looked_at']} go through the tokenizer and back"
+        f"out; {report['round_trips']} of {report['looked_at']} come back from their tokens"
     )

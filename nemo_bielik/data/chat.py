@@ -114,6 +114,22 @@ class ChatTokenizer:
             raise Refused("pair longer than the context", f"{length:,} of {context:,} tokens")
         return documents, pair.weight
 
+    def round_trip(self, line: str, kind: Kind) -> tuple[str, str]:
+        """Return the text of one JSON line (a pair's chosen answer), and what its tokens say.
+
+        Raises `Refused` as `encode` does.
+        """
+        if kind == "preference pairs":
+            pair = read_pair(line)
+            messages, tools = [*pair.prompt, *pair.chosen], pair.tools
+        else:
+            found = read_conversation(line)
+            messages, tools = found.messages, found.tools
+        self._check_texts([messages, tools])
+        text, _ = self._rendered(messages, tools)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return text, self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
     def _document(self, text: str, spans: list[Span]) -> Document:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         loss = covered(encoded["offset_mapping"], spans)

@@ -7,8 +7,10 @@ Worker processes tokenise blocks of documents; blocks are written in the order o
 output is the same for any number of workers, and at most a few blocks per worker are in memory.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -27,7 +29,7 @@ import numpy as np
 
 from nemo_bielik.checks import check_choices
 from nemo_bielik.data.chat import ChatTokenizer, encode_lines
-from nemo_bielik.data.conversations import Kind, kind_of
+from nemo_bielik.data.conversations import Kind, Refused, kind_of
 from nemo_bielik.data.indexed import Block, TokenWriter, token_dtype, token_stats
 from nemo_bielik.data.text import read_documents, read_lines, text_bytes, text_fingerprint
 from nemo_bielik.data.tokenizer import TextTokenizer
@@ -38,6 +40,8 @@ from nemo_bielik.stages import describe, is_done, stage_output
 
 __all__ = ["TokenizeConfig", "token_stats", "tokenize"]
 
+#: Examples whose tokens are read back.
+_LOOKED_AT = 100
 _BLOCK_CHARACTERS = 1_000_000
 _BLOCK_DOCUMENTS = 2_000
 _BLOCKS_IN_FLIGHT_PER_WORKER = 3
@@ -108,6 +112,8 @@ def tokenize(config: TokenizeConfig) -> None:
             results |= _write(blocks, scratch, token_dtype(tokenizer.vocab_size), kind)
         if not results["documents"]:
             raise DataError(f"{_names(config)}: no document holds a single token; nothing to write")
+        if kind != "texts":
+            results |= _round_trips(config, kind)
         seconds = time.monotonic() - started
         results["tokens_per_second"] = round(results["tokens"] / seconds)
 
@@ -172,6 +178,28 @@ def _write(
     if kind == "preference pairs":
         results["pairs"] = documents // 2
     return {**results, "loss_tokens": loss_tokens, "skipped": counts}
+
+
+def _round_trips(config: TokenizeConfig, kind: Kind) -> dict[str, int]:
+    """Return how many of the first examples were looked at, and how many lose no text as tokens.
+
+    White space does not count: tokenizers put it around special tokens.
+    """
+    tokenizer, lost, looked_at = ChatTokenizer.open(config.tokenizer), [], 0
+    lines = itertools.chain.from_iterable(map(read_lines, config.inputs))
+    for where, line in itertools.islice(lines, _LOOKED_AT):
+        with contextlib.suppress(Refused, RecursionError):
+            text, back = tokenizer.round_trip(line, kind)
+            looked_at += 1
+            if "".join(text.split()) != "".join(back.split()):
+                lost.append(where)
+    if lost:
+        print(
+            f"{config.tokenizer}: of {len(lost)} of {looked_at} {kind} its tokens say something "
+            f"else than was written; first {lost[0]}",
+            file=sys.stderr,
+        )
+    return {"round_trips": looked_at - len(lost), "looked_at": looked_at}
 
 
 def _corpus(config: TokenizeConfig, kind: Kind, bar: Any) -> Iterator[Any]:

@@ -170,6 +170,21 @@ def test_what_a_file_holds_is_told_by_the_first_line_that_tells(
         tokenize(TokenizeConfig(inputs=[tasks], **settings))
 
 
+def test_text_that_tokens_do_not_give_back_is_counted(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tokenizer knows no snow: what is learned in its place is ``<unk>``."""
+    lost = messages(("user", "What is it ?"), ("assistant", "It snows ."))
+    text = write_lines(tmp_path / "chat.jsonl", CONVERSATION, lost, CONVERSATION, "no line")
+    config: dict[str, Any] = {"tokenizer": tokenizer, "malformed": "skip"}
+    config["output"] = tmp_path / "tokens"
+    tokenize(TokenizeConfig(inputs=[text], **config))
+    results = Manifest.load(tmp_path / "tokens").results
+    assert (results["round_trips"], results["looked_at"]) == (2, 3)
+    words = "of 1 of 3 conversations its tokens say something else than was written"
+    assert f"{words}; first {text}: line 2" in capsys.readouterr().err
+
+
 def test_a_torn_loss_file_is_named(tokenizer: Path, tmp_path: Path) -> None:
     text = write_lines(tmp_path / "chat.jsonl", CONVERSATION)
     output = tmp_path / "tokens"
