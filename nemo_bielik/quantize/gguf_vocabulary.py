@@ -17,17 +17,8 @@ import gguf
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.tokenizer import TextTokenizer, byte_alphabet, special_tokens
 from nemo_bielik.errors import CheckpointError
+from nemo_bielik.quantize.gguf_text import byte_level_split, frame, is_byte_level, prepends_space
 
-#: Regular expression before byte-level merging → llama.cpp's name of it. The first is what the
-#: `tokenizers` library's ByteLevel does by itself.
-_SPLITS = {
-    "": "gpt-2",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+": "llama-bpe",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
-}
-_SPACE = "▁"
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unk", "pad_token": "pad"}
 
 
@@ -92,18 +83,16 @@ def read_vocabulary(source: Checkpoint) -> Vocabulary:
         )
     common: dict[str, Any] = {"tokens": tokens, "types": types}
     common |= _specials(directory, found, tokens)
-    parts = _parts(found.get("pre_tokenizer"))
-    if any(part["type"] == "ByteLevel" for part in parts):
+    if is_byte_level(found):
         _require_pieces(directory, byte_alphabet(), model["vocab"], "byte-level")
-        split = _split(directory, parts)
+        split = byte_level_split(directory, found)
         return Vocabulary(model="gpt2", split=split, merges=merges, **common)
     if model.get("byte_fallback"):
         pieces = [f"<0x{byte:02X}>" for byte in range(256)]
         _require_pieces(directory, pieces, model["vocab"], "SentencePiece-style")
-        _require_spaces(directory, found)
         _require_all_merges(directory, model["vocab"], merges)
         scores = _scores(tokens, merges)
-        prefix = _prepends_space(found)
+        prefix = prepends_space(directory, found)
         return Vocabulary(
             model="llama", split="default", scores=scores, add_space_prefix=prefix, **common
         )
@@ -150,49 +139,14 @@ def _specials(directory: Path, found: Mapping[str, Any], tokens: list[str]) -> d
     file = directory / "chat_template.jinja"
     if file.is_file():
         template = file.read_text(encoding="utf-8")
-    start, end = _around(found.get("post_processor"))
+    processor = found.get("post_processor")
+    add_bos, add_eos = frame(directory, processor, named["bos_token"], named["eos_token"])
     return {
         "special_ids": ids,
-        "add_bos": start == named["bos_token"],
-        "add_eos": end == named["eos_token"],
+        "add_bos": add_bos,
+        "add_eos": add_eos,
         "chat_template": template,
     }
-
-
-def _around(processor: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
-    """Return the special tokens that a post-processor puts before and after a text."""
-    for part in _parts(processor):
-        if part["type"] == "TemplateProcessing":
-            pieces = [next(iter(piece.items())) for piece in part["single"]]
-            names = [value["id"] if kind == "SpecialToken" else None for kind, value in pieces]
-            return names[0], names[-1]
-    return None, None
-
-
-def _parts(value: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Return the members of a Sequence, or the one part itself."""
-    if not value:
-        return []
-    for key in ("pretokenizers", "normalizers", "processors"):
-        if key in value:
-            return list(value[key])
-    return [value]
-
-
-def _split(directory: Path, parts: list[Mapping[str, Any]]) -> str:
-    """Return llama.cpp's name of how text is split before byte-level merging."""
-    byte_level = next(part for part in parts if part["type"] == "ByteLevel")
-    patterns = [part["pattern"].get("Regex") for part in parts if part["type"] == "Split"]
-    known = {part["type"] for part in parts} <= {"ByteLevel", "Split"}
-    pattern = "" if byte_level.get("use_regex", True) and not patterns else None
-    if len(patterns) == 1 and not byte_level.get("use_regex", True):
-        pattern = patterns[0]
-    if not known or pattern not in _SPLITS or byte_level.get("add_prefix_space"):
-        raise CheckpointError(
-            f"{directory}: its tokenizer splits text in a way that has no name in llama.cpp "
-            f"({json.dumps(parts)[:80]}…); known are {', '.join(_SPLITS.values())}"
-        )
-    return _SPLITS[pattern]
 
 
 def _scores(tokens: list[str], merges: list[str]) -> list[float]:
@@ -231,25 +185,6 @@ def _require_pieces(
             f"{directory}: its {kind} tokenizer lacks {len(missing)} of the 256 bytes "
             f"({missing[0]!r} first); llama.cpp cannot write every text with it"
         )
-
-
-def _require_spaces(directory: Path, found: Mapping[str, Any]) -> None:
-    """Raise unless spaces become ``▁`` and nothing else happens to a text."""
-    parts = [*_parts(found.get("normalizer")), *_parts(found.get("pre_tokenizer"))]
-    odd = [part for part in parts if part["type"] not in ("Prepend", "Replace", "Metaspace")]
-    if odd or not any(part["type"] in ("Replace", "Metaspace") for part in parts):
-        raise CheckpointError(
-            f"{directory}: its tokenizer changes text in a way that llama.cpp does not know "
-            f"({json.dumps(odd)[:80]}); expected are spaces written as {_SPACE!r} alone"
-        )
-
-
-def _prepends_space(found: Mapping[str, Any]) -> bool:
-    parts = [*_parts(found.get("normalizer")), *_parts(found.get("pre_tokenizer"))]
-    return any(
-        part["type"] == "Prepend" or part.get("prepend_scheme") in ("always", "first")
-        for part in parts
-    )
 
 
 def _is_byte(token: str) -> bool:

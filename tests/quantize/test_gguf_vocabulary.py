@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 
 from nemo_bielik.align.preflight import Preflight
 from nemo_bielik.checkpoint import Checkpoint
@@ -149,6 +150,94 @@ def test_a_split_without_a_name_is_refused(make_quantizable):
 
     with pytest.raises(CheckpointError, match=r"no name in llama\.cpp"):
         read_vocabulary(spoil(make_quantizable(), split))
+
+
+def rebuild(directory, **steps):
+    """Give the `tokenizers` library's own tokenizer of a directory other steps, and save it."""
+    path = str(directory / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    for name, step in steps.items():
+        setattr(tokenizer, name, step)
+    tokenizer.save(path)
+    return Checkpoint.open(directory)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        normalizers.NFC(),
+        normalizers.Lowercase(),
+        normalizers.Sequence([normalizers.Prepend("XX")]),
+    ],
+    ids=["NFC", "Lowercase", "Prepend"],
+)
+def test_a_byte_level_tokenizer_that_changes_text_first_is_refused(make_quantizable, step):
+    with pytest.raises(CheckpointError, match=r"changes text before it is split.*llama\.cpp would"):
+        read_vocabulary(rebuild(make_quantizable(), normalizer=step))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [normalizers.Replace(".", ",")],
+        [normalizers.Prepend("▁"), normalizers.Replace(".", " "), normalizers.Replace(" ", "▁")],
+        [normalizers.Prepend("XX"), normalizers.Replace(" ", "▁")],
+        [normalizers.Replace(" ", "▁"), normalizers.Prepend("▁"), normalizers.NFKC()],
+    ],
+    ids=["another", "one more", "another prefix", "NFKC"],
+)
+def test_a_sentencepiece_tokenizer_that_changes_more_than_spaces_is_refused(make_quantizable, more):
+    source = make_quantizable("sentencepiece")
+    with pytest.raises(CheckpointError, match=r"expected are spaces written as '▁' alone"):
+        read_vocabulary(rebuild(source, normalizer=normalizers.Sequence(more)))
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_a_space_that_llama_cpp_would_put_elsewhere_is_refused(make_quantizable, scheme):
+    spaces = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    steps = {"normalizer": None, "pre_tokenizer": spaces}
+    with pytest.raises(CheckpointError, match=f"prepend_scheme='{scheme}', which llama"):
+        read_vocabulary(rebuild(make_quantizable("sentencepiece"), **steps))
+
+
+def test_spaces_by_metaspace_alone_have_the_same_tokens(make_quantizable, documents, tmp_path):
+    spaces = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+    directory = make_quantizable("sentencepiece")
+    write_gguf(
+        rebuild(directory, normalizer=None, pre_tokenizer=spaces), "F16", tmp_path / "m.gguf"
+    )
+    tokenizer, llama = load_tokenizer(directory), LlamaModel(tmp_path / "m.gguf", 64, 1)
+    for text in [*documents[:100], *ODD, " jeden", "<|im_start|>user\nGdzie"]:
+        assert llama.tokenize(text, add_special=True) == tokenizer(text)["input_ids"], text
+
+
+def template(single):
+    special = [("<s>", 1), ("</s>", 2), ("<|im_start|>", 550)]
+    return processors.TemplateProcessing(single=single, special_tokens=special)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        template("<s> <s> $A"),
+        template("<|im_start|> $A </s>"),
+        template("</s> $A"),
+        processors.RobertaProcessing(("</s>", 2), ("<s>", 1)),
+        processors.Sequence([template("<s> $A"), template("$A </s>")]),
+    ],
+    ids=["two", "another", "wrong side", "Roberta", "Sequence"],
+)
+def test_another_frame_around_a_text_is_refused(make_quantizable, step):
+    with pytest.raises(CheckpointError, match=r"post_processor.* does something else than putting"):
+        read_vocabulary(rebuild(make_quantizable(), post_processor=step))
+
+
+@pytest.mark.parametrize("single", ["$A", "<s> $A", "$A </s>", "<s> $A </s>"])
+def test_a_known_frame_gives_the_same_tokens(make_quantizable, tmp_path, single):
+    source = rebuild(make_quantizable(), post_processor=template(single))
+    write_gguf(source, "F16", tmp_path / "m.gguf")
+    expected = load_tokenizer(source.directory)("Gdzie?")["input_ids"]
+    assert LlamaModel(tmp_path / "m.gguf", 64, 1).tokenize("Gdzie?", add_special=True) == expected
 
 
 def test_merges_that_llama_cpp_would_add_are_refused(make_quantizable):
