@@ -112,6 +112,7 @@ class ModelArch:
                     f"{name}: config.json sets {flag}, and the {model_type} family has no row for "
                     "those tensors (docs/families.md shows how to add a family)"
                 )
+        _check_rotary(config, name)
         try:
             heads = config["num_attention_heads"]
             return cls(
@@ -162,6 +163,17 @@ class ModelArch:
             "rope_theta": self.rope_theta,
             "rms_norm_eps": self.rms_norm_eps,
         }
+
+
+def _check_rotary(config: Mapping[str, Any], name: str) -> None:
+    """Raise where transformers 5's spelling says more than ``rope_theta``, which is read."""
+    plain = {"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)}
+    found = config.get("rope_parameters") or {}
+    if not isinstance(found, Mapping) or not found.items() <= plain.items():
+        raise CheckpointError(
+            f"{name}: config.json gives rope_parameters={found!r}, the spelling of transformers 5; "
+            "write rope_theta and rope_scaling instead, which are read here"
+        )
 
 
 _DIMENSIONS = (

@@ -4,7 +4,6 @@ The `gguf` library knows the format: keys, their types, names of tensors, alignm
 through it is a few megabytes at a time, whatever the model's size.
 """
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -13,11 +12,12 @@ from typing import Any
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
-from nemo_bielik.errors import CheckpointError
 from nemo_bielik.quantize.formats import FORMATS
+from nemo_bielik.quantize.gguf_positions import context_length, rotary_factors, rotary_scaling
 from nemo_bielik.quantize.gguf_tensors import GgufTensor, gguf_tensors, graph
 from nemo_bielik.quantize.gguf_vocabulary import read_vocabulary
 
@@ -128,9 +128,7 @@ def _write_header(writer: gguf.GGUFWriter) -> Any:
 
 def _add_shape(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
     arch: ModelArch = source.arch
-    window = source.config.get("sliding_window") or arch.max_position_embeddings
-    # llama.cpp's llama graph attends to everything, so beyond the window it would be another model
-    writer.add_context_length(min(window, arch.max_position_embeddings))
+    writer.add_context_length(context_length(source))
     writer.add_vocab_size(arch.vocab_size)
     writer.add_block_count(arch.num_layers)
     writer.add_embedding_length(arch.hidden_size)
@@ -142,37 +140,16 @@ def _add_shape(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
     writer.add_rope_dimension_count(arch.head_dim)
     writer.add_rope_freq_base(arch.rope_theta)
     writer.add_layer_norm_rms_eps(arch.rms_norm_eps)
-    scaling = source.config.get("rope_scaling") or {}
-    if _scaling_kind(source) == "linear":
+    kind, scaling = rotary_scaling(source)
+    if kind == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(float(scaling["factor"]))
+        writer.add_rope_scaling_factor(scaling["factor"])
 
 
-def _scaling_kind(source: Checkpoint) -> str:
-    """Return "", "linear" or "llama3"; raise `CheckpointError` for another rotary scaling."""
-    scaling = source.config.get("rope_scaling") or {}
-    kind = scaling.get("rope_type", scaling.get("type", ""))
-    if kind not in ("", "default", "linear", "llama3"):
-        raise CheckpointError(
-            f"{source.directory}: rope_scaling {kind!r} is not carried over to GGUF; known are "
-            "linear and llama3"
-        )
-    return "" if kind == "default" else str(kind)
-
-
-def _extra_tensors(source: Checkpoint) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def _extra_tensors(source: Checkpoint) -> dict[str, NDArray[np.float32]]:
     """Return tensors that a GGUF file has and a checkpoint computes: Llama 3's rotary factors."""
-    if _scaling_kind(source) != "llama3":
-        return {}
-    arch, scaling = source.arch, source.config["rope_scaling"]
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    trained, factor = scaling["original_max_position_embeddings"], scaling["factor"]
-    factors = []
-    for channel in range(0, arch.head_dim, 2):
-        turns = trained / (2 * math.pi * arch.rope_theta ** (channel / arch.head_dim))
-        share = min(1.0, max(0.0, (turns - low) / (high - low)))  # of the unscaled frequency
-        factors.append(1 / (share + (1 - share) / factor))
-    return {_ROPE_FACTORS: np.array(factors, dtype=np.float32)}
+    factors = rotary_factors(source)
+    return {} if factors is None else {_ROPE_FACTORS: factors}
 
 
 def _data_bytes(source: Checkpoint, base: str, alignment: int) -> int:

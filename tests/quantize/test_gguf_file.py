@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.cli import main
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.quantize.gguf_file import write_gguf
 from nemo_bielik.quantize.gguf_tensors import gguf_tensors, native_type
@@ -17,6 +18,15 @@ for package in ("gguf", "cyllama"):
     pytest.importorskip(package, reason="GGUF needs nemo-bielik[gguf]")
 
 IDS = [1, 40, 300, 7, 7, 23, 411, 2, 99, 250, 17, 3, 128, 64, 32, 500]
+
+#: As Llama 3.1 has it.
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 
 
 def in_f16(directory: Path, edit_weights, scale: float = 0.1) -> None:
@@ -39,15 +49,7 @@ def in_f16(directory: Path, edit_weights, scale: float = 0.1) -> None:
         (
             "llama",
             "byte-level",
-            {
-                "rope_scaling": {
-                    "rope_type": "llama3",
-                    "factor": 8.0,
-                    "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 32,
-                }
-            },
+            {"rope_scaling": LLAMA3},
         ),
     ],
     ids=["llama", "tied", "mistral", "no groups", "head dim", "linear", "llama3"],
@@ -116,10 +118,54 @@ def test_values_beyond_f16_are_refused(make_quantizable, edit_weights, tmp_path)
         write_gguf(Checkpoint.open(model), "F16", tmp_path / "m.gguf")
 
 
-def test_a_rotary_scaling_that_is_not_known_is_refused(make_quantizable, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rope_scaling": "linear"}, "rope_scaling='linear'; it must be an object"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "'yarn' is not carried over to GGUF"),
+        ({"rope_scaling": {"rope_type": ["linear"]}}, "['linear'] is not carried over to GGUF"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor=None; linear needs a positive"),
+        ({"rope_scaling": LLAMA3 | {"factor": "8"}}, "rope_scaling.factor='8'; llama3 needs a"),
+        ({"rope_scaling": LLAMA3 | {"factor": 0}}, "rope_scaling.factor=0; llama3 needs a"),
+        (
+            {"rope_scaling": {k: v for k, v in LLAMA3.items() if k != "low_freq_factor"}},
+            "rope_scaling.low_freq_factor=None; llama3 needs a positive number",
+        ),
+        (
+            {"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}},
+            "rope_scaling.low_freq_factor=4; it must be below high_freq_factor, 4",
+        ),
+        ({"sliding_window": "x"}, "sliding_window='x'; it must be a positive integer"),
+        ({"sliding_window": 0}, "sliding_window=0; it must be a positive integer"),
+        ({"rope_parameters": LLAMA3}, "the spelling of transformers 5; write rope_theta"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5}}, "rope_parameters={'rope_"),
+        ({"rope_parameters": [1]}, "rope_parameters=[1], the spelling"),
+    ],
+)
+def test_positions_that_make_no_sense_are_told_in_one_line(
+    make_quantizable, tmp_path, capsys, changes, said
+):
     model = make_quantizable()
     config = json.loads((model / "config.json").read_text())
-    config["rope_scaling"] = {"rope_type": "yarn", "factor": 4.0}
+    (model / "config.json").write_text(json.dumps(config | changes))
+    words = ["quantize", str(model), f"--output={tmp_path / 'out'}", "--formats=F32", "--dry-run"]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert str(model) in line
+    assert said in line
+
+
+@pytest.mark.parametrize(("window", "context"), [(None, 128), (48, 48), (500, 128)])
+def test_a_sliding_window_is_the_context(make_quantizable, tmp_path, window, context):
+    model = make_quantizable(sliding_window=window)
+    write_gguf(Checkpoint.open(model), "F16", tmp_path / "m.gguf")
+    read = LlamaModel(tmp_path / "m.gguf", 32, 1).metadata("llama.context_length")
+    assert int(read) == context
+
+
+def test_transformers_5_may_repeat_what_is_read(make_quantizable):
+    model = make_quantizable(rope_theta=500.0)
+    config = json.loads((model / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 500}
     (model / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="'yarn' is not carried over"):
-        write_gguf(Checkpoint.open(model), "F32", tmp_path / "m.gguf")
+    assert Checkpoint.open(model).arch.rope_theta == 500
