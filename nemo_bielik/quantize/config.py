@@ -1,5 +1,6 @@
 """The settings of the quantising stage."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -61,10 +62,10 @@ class QuantizeConfig(KeptLayers):
         super().__post_init__()
         check_choices(self)
         self._check_counts()
-        if self.max_loss is not None and (self.max_loss < 0 or not self.held_out):
+        if self.max_loss is not None and not (0 <= self.max_loss < math.inf and self.held_out):
             raise ConfigError(
-                f"max_loss is {self.max_loss}; it must be 0 or more, and needs held_out to measure "
-                "the loss on"
+                f"max_loss is {self.max_loss}; it must be a number of 0 or more, and needs "
+                "held_out to measure the loss on"
             )
         for wanted in self.gguf_formats:
             if wanted.needs_importance and not self.texts:

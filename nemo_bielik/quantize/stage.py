@@ -4,11 +4,12 @@ import dataclasses
 import importlib.util
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nemo_bielik import stages
+from nemo_bielik.artifact_files import load_json, save_json
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.data.text import text_fingerprint
 from nemo_bielik.errors import ConfigError, DataError
@@ -84,7 +85,8 @@ def quantize(config: QuantizeConfig) -> None:
     stages.claim_work(work, _of_the_files(manifest), _FREE_IN_A_CONTINUATION)
     for kind in kinds:
         kind.make(work, inputs)
-    results = _table(config, source, kinds, work, inputs)
+    results = _measured(work, manifest, lambda: _table(config, source, kinds, work, inputs))
+    print(format_table(results))
     _gate(config, results["formats"])
     with stages.stage_output(config.output, manifest, results, started) as scratch:
         for row in results["formats"]:
@@ -93,7 +95,6 @@ def quantize(config: QuantizeConfig) -> None:
                 dataclasses.replace(manifest, results=row).save(scratch / row["file"])
         write_json(scratch / TABLE_NAME, results)
     shutil.rmtree(work)
-    print(format_table(results))
 
 
 def describe(config: QuantizeConfig) -> list[str]:
@@ -128,6 +129,22 @@ def _of_the_files(manifest: Manifest) -> Manifest:
     """Return `manifest` without what the files do not follow from: text they are measured on."""
     inputs = {role: one for role, one in manifest.inputs.items() if not role.startswith(_HELD_OUT)}
     return dataclasses.replace(manifest, inputs=inputs)
+
+
+def _measured(
+    work: Path, manifest: Manifest, measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the table: that of `work`, if the recipe is its own but for the limit of the loss."""
+    settings = {name: value for name, value in manifest.config.items() if name != "max_loss"}
+    recipe = dataclasses.replace(manifest, config=settings).recipe()
+    path = work / TABLE_NAME
+    if path.is_file():
+        found: dict[str, Any] = load_json(path, "table of formats")
+        if found.pop("recipe", "") == recipe:
+            return found
+    results = measure()
+    save_json(path, {"recipe": recipe, **results})
+    return results
 
 
 def _kinds(config: QuantizeConfig, source: Checkpoint) -> list[Files]:
@@ -175,10 +192,15 @@ def _gate(config: QuantizeConfig, rows: list[dict[str, Any]]) -> None:
         return
     bad = {row["format"]: row["loss_percent"] for row in rows}
     bad = {name: loss for name, loss in bad.items() if not loss <= config.max_loss}
-    if bad:
-        named = ", ".join(f"{name} by {loss:.2f} %" for name, loss in bad.items())
-        raise DataError(
-            f"{config.output}: perplexity rises with {named}, more than max_loss="
-            f"{config.max_loss:g}; leave these formats out, keep layers in high precision (keep, "
-            "for servers), give texts for an importance matrix (llama.cpp), or allow more"
-        )
+    if not bad:
+        return
+    named = ", ".join(f"{name} by {loss:.2f} %" for name, loss in bad.items())
+    remedies = ["leave these formats out"]
+    if any(one.name in bad for one in config.server_formats):
+        remedies.append("keep layers of the servers' formats in high precision (keep)")
+    if not config.texts:
+        remedies.append("give texts for an importance matrix")
+    raise DataError(
+        f"{config.output}: perplexity rises with {named}, more than max_loss={config.max_loss:g}; "
+        f"{', '.join(remedies)}, or allow more: what is made and measured stays for the next call"
+    )

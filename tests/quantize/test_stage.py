@@ -1,6 +1,7 @@
 """``bielik quantize``: every file loads and generates, says what it is, and is weighed."""
 
 import json
+import math
 import resource
 from pathlib import Path
 
@@ -228,29 +229,72 @@ def test_the_importance_matrix_is_the_mean_square_of_the_inputs(make_quantizable
         np.testing.assert_allclose(found[f"blk.0.{name}.weight"], expected, rtol=1e-4)
 
 
-def test_a_format_that_costs_too_much_is_refused(quantized, lines, tmp_path):
-    config = QuantizeConfig(
+@pytest.fixture
+def costly(quantized, lines, tmp_path):
+    """Settings under which perplexity rises: chance may make that of a Q8_0 fall."""
+    loss = rows(quantized)["Q8_0"]["loss_percent"]
+    return QuantizeConfig(
         model=quantized.model,
         output=tmp_path / "out",
-        formats=["Q8_0"],
+        formats=["Q8_0" if loss > 0 else "Q2_K"],
         held_out=[lines],
         sequence_length=32,
         measured_tokens=64,
         max_loss=0.0,
         context=64,
     )
-    loss = rows(quantized)["Q8_0"]["loss_percent"]
-    if loss <= 0:  # chance may make a random model's perplexity fall
-        config.formats = ["Q2_K"]
-    with pytest.raises(DataError, match="more than max_loss=0"):
-        quantize(config)
-    assert not config.output.exists()
-    (made,) = (tmp_path / ".out.work").glob(f"*{config.formats[0]}.gguf")
+
+
+def test_a_format_that_costs_too_much_is_refused_after_its_table(costly, tmp_path, capsys):
+    with pytest.raises(DataError, match=r"max_loss=0; leave these formats out, give texts .*allow"):
+        quantize(costly)
+    said = capsys.readouterr().out
+    assert "perplexity" in said
+    assert costly.formats[0] in said
+    assert not costly.output.exists()
+    (made,) = (tmp_path / ".out.work").glob(f"*{costly.formats[0]}.gguf")
     number = made.stat().st_ino
-    config.max_loss = None
-    quantize(config)  # goes on with the file that is there
-    assert (config.output / made.name).stat().st_ino == number
+    costly.max_loss = None
+    quantize(costly)  # goes on with the file that is there
+    assert capsys.readouterr().out == said
+    assert (costly.output / made.name).stat().st_ino == number
     assert not (tmp_path / ".out.work").exists()
+
+
+def test_another_limit_of_the_loss_measures_nothing_again(costly, monkeypatch, capsys):
+    costly.formats = [*costly.formats, "fp8"]
+    costly.texts, costly.calibration_tokens = costly.held_out, 64
+    with pytest.raises(DataError) as refused:
+        quantize(costly)
+    error = str(refused.value)
+    assert "importance matrix" not in error  # texts were given
+    assert ("(keep)" in error) == ("fp8 by" in error)
+    said = capsys.readouterr().out
+    work = costly.output.parent / ".out.work" / "quantize.json"
+    measured = json.loads(work.read_text())
+
+    def again(*_):
+        raise AssertionError("measured again")
+
+    for kind in ("gguf_files.GgufFiles", "server_files.ServerFiles"):
+        monkeypatch.setattr(f"nemo_bielik.quantize.{kind}.rows", again)
+    costly.max_loss = 1e6
+    quantize(costly)
+    assert capsys.readouterr().out == said
+    assert rows(costly) == {row["format"]: row for row in measured["formats"]}
+
+
+def test_other_texts_to_measure_on_are_measured(costly, lines, tmp_path):
+    with pytest.raises(DataError):
+        quantize(costly)
+    work = tmp_path / ".out.work" / "quantize.json"
+    before = json.loads(work.read_text())["unquantised"]
+    costly.held_out = [tmp_path / "other.jsonl"]
+    costly.held_out[0].write_text("".join(reversed(lines.read_text().splitlines(keepends=True))))
+    costly.max_loss = None
+    quantize(costly)
+    after = json.loads((costly.output / "quantize.json").read_text())["unquantised"]
+    assert before["llama.cpp"]["perplexity"] != after["llama.cpp"]["perplexity"]
 
 
 def test_a_machine_without_the_packages_is_told_what_to_install(
@@ -269,6 +313,8 @@ def test_a_machine_without_the_packages_is_told_what_to_install(
         ({"formats": ["Q4_KM"]}, "did you mean 'Q4_K_M'"),
         ({"formats": ["IQ2_XXS"]}, "needs an importance matrix"),
         ({"formats": ["Q8_0"], "max_loss": 1.0}, "needs held_out"),
+        ({"formats": ["Q8_0"], "max_loss": math.nan, "held_out": [Path("t")]}, "0 or more"),
+        ({"formats": ["Q8_0"], "max_loss": math.inf, "held_out": [Path("t")]}, "0 or more"),
         ({"formats": ["Q8_0"], "measured_tokens": 8}, "at least one window"),
     ],
 )
