@@ -1,9 +1,11 @@
 """Bytes that each step of a quantisation takes, known before a model is loaded.
 
-Three steps load the model. Calibration for servers holds it as it is stored; the importance matrix
-and the simulation of server formats hold it in float32 on a CPU, as it is stored on a GPU. Beside
-the weights live a forward pass, whose largest tensors are the MLP's and the logits with their
-copies, and the float32 copies of one matrix that rounding and packing make.
+Three steps load the model. Calibration for servers holds it as it is stored, and what is written
+beside it; the importance matrix and the simulation of server formats hold it in float32 on a CPU,
+as it is stored on a GPU. Beside the weights live a forward pass, whose largest tensors are the
+MLP's and the logits with their copies, and the float32 copies of one matrix that rounding and
+packing make. glibc gives back at once what is above 32 MB; of smaller matrices more may stay with
+the process than is counted here.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.quantize.modelopt_formats import ServerFormat
-from nemo_bielik.quantize.modelopt_layers import LayerChoice, linear_shapes
+from nemo_bielik.quantize.modelopt_layers import LayerChoice, joined_layers, linear_shapes
 from nemo_bielik.tensors import tensor_rows
 
 #: Python with torch, transformers, Megatron and ModelOpt; on a GPU CUDA's context is about as much.
@@ -47,14 +49,34 @@ class Memory:
         )
 
 
-def calibration_memory(checkpoint: Checkpoint, tokens_at_once: int, layers: LayerChoice) -> Memory:
-    """Return what ModelOpt's calibration on batches of `tokens_at_once` will need."""
+def calibration_memory(
+    checkpoint: Checkpoint, tokens_at_once: int, kind: ServerFormat, layers: LayerChoice
+) -> Memory:
+    """Return what calibrating on batches of `tokens_at_once`, and writing `kind`, will need."""
     arch = checkpoint.arch
     shapes = linear_shapes(arch)
     matrix = max(shapes[name][0] * shapes[name][1] for name in layers.quantized)
     rounding = _ROUNDING_COPIES * _FLOAT32 * matrix
     forward = _inputs_bytes(arch, tokens_at_once) + 2 * _logits_bytes(arch, tokens_at_once)
-    return Memory("calibration", checkpoint.num_bytes, rounding + forward)
+    written = _written_bytes(checkpoint, kind, layers)
+    return Memory("calibration", checkpoint.num_bytes, rounding + max(forward, written))
+
+
+def _written_bytes(checkpoint: Checkpoint, kind: ServerFormat, layers: LayerChoice) -> int:
+    """Return the bytes that writing makes beside the weights, which stay whole until its end.
+
+    On a CPU all weights of a shard are one mapping of its file, so none is freed before the last.
+    Packed matrices come on top. A format that smooths weights alone makes anew first, all together,
+    the matrices that servers join (ModelOpt's ``preprocess_linear_fusion``); as each is packed, its
+    copy goes.
+    """
+    shapes, chosen = linear_shapes(checkpoint.arch), set(layers.quantized)
+    packed = sum(kind.num_bytes(*shapes[name]) for name in chosen)
+    if kind.smooths != "shared":
+        return packed
+    groups = [names for names in joined_layers(checkpoint.arch) if len(names) > 1]
+    joined = (name for names in groups for name in names if name in chosen)
+    return max(packed, sum(checkpoint.tensors[f"{name}.weight"].num_bytes for name in joined))
 
 
 def importance_memory(checkpoint: Checkpoint, tokens_at_once: int) -> Memory:
@@ -63,13 +85,19 @@ def importance_memory(checkpoint: Checkpoint, tokens_at_once: int) -> Memory:
     return Memory("the importance matrix", loaded_bytes(checkpoint), working)
 
 
-def simulation_memory(checkpoint: Checkpoint, tokens_at_once: int, measured: int) -> Memory:
-    """Return what running a server format beside the logits of `measured` tokens will need."""
+def simulation_memory(
+    checkpoint: Checkpoint, tokens_at_once: int, measured: int, exported: int
+) -> Memory:
+    """Return what running a server format beside the logits of `measured` tokens will need.
+
+    Args:
+        exported: bytes of the format's checkpoint, which is read whole before it is unpacked.
+    """
     arch = checkpoint.arch
     matrix = max(rows * columns for rows, columns in linear_shapes(arch).values())
     compared = _COMPARED_COPIES * _logits_bytes(arch, tokens_at_once, _FLOAT64)
     working = _ROUNDING_COPIES * _FLOAT32 * matrix + _inputs_bytes(arch, tokens_at_once) + compared
-    working += _logits_bytes(arch, measured)
+    working += _logits_bytes(arch, measured) + exported
     return Memory("measuring servers' formats", loaded_bytes(checkpoint), working)
 
 
@@ -91,14 +119,16 @@ def loaded_bytes(checkpoint: Checkpoint) -> int:
 
 
 def output_bytes(checkpoint: Checkpoint, kind: ServerFormat, layers: LayerChoice) -> int:
-    """Return the bytes of the weights that will be written, scales of blocks included."""
-    quantized = {f"{name}.weight" for name in layers.quantized}
-    total = 0
-    for row in tensor_rows(checkpoint.arch):
-        if row.name in quantized:
-            total += kind.num_bytes(row.shape[0], row.shape[1])
-        else:
-            total += checkpoint.tensors[row.name].num_bytes
+    """Return the bytes of the weights that will be written, with all scales but single numbers."""
+    shapes, chosen = linear_shapes(checkpoint.arch), set(layers.quantized)
+    total = checkpoint.num_bytes
+    for names in joined_layers(checkpoint.arch):
+        smoothed = kind.smooths == "each" or (kind.smooths == "shared" and len(names) == 1)
+        for name in chosen.intersection(names):
+            rows, columns = shapes[name]
+            stored = checkpoint.tensors[f"{name}.weight"].num_bytes
+            total += kind.num_bytes(rows, columns) - stored
+            total += smoothed * stored // rows  # a number for each column, as wide as a weight
     return total
 
 

@@ -55,14 +55,15 @@ class ServerFiles:
         config, source = self.config, self.source
         tokens = config.batch_size * config.sequence_length
         needs = [
-            calibration_memory(source, tokens, layers)
+            calibration_memory(source, tokens, kind, layers)
             for kind, layers in self.layers.items()
             if not config.path(work, kind).is_dir()
         ]
         needs = [max(needs, key=lambda one: one.total)] if needs else []
         if config.measures:
             measured = config.measured_tokens if config.held_out else 0
-            needs.append(simulation_memory(source, config.sequence_length, measured))
+            exported = max(self.sizes(work).values())
+            needs.append(simulation_memory(source, config.sequence_length, measured, exported))
         return needs
 
     def lines(self) -> list[str]:

@@ -4,7 +4,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from nemo_bielik.quantize.inputs import Inputs
 from nemo_bielik.quantize.modelopt_formats import find_format
 from nemo_bielik.quantize.modelopt_layers import PrecisionConfig, choose_layers
 
-LENGTH, WINDOWS = 256, 2
+LENGTH, WINDOWS = 128, 1
 
 
 def resident() -> int:
@@ -23,7 +24,7 @@ def resident() -> int:
 
 
 def measured(step: Callable[[], object], predicted: memory.Memory) -> dict[str, int]:
-    """Return bytes before `step`, at its peak (read every 5 ms), and what was predicted."""
+    """Return the bytes that `step` takes at its peak (read every 5 ms) and those predicted."""
     before = peak = resident()
     done = threading.Event()
 
@@ -39,26 +40,41 @@ def measured(step: Callable[[], object], predicted: memory.Memory) -> dict[str, 
     done.set()
     thread.join()
     taken = predicted.weights + predicted.working
-    return {"before": before, "peak": peak, "predicted": predicted.total, "predicted_taken": taken}
+    return {"taken": peak - before, "predicted": taken}
 
 
-def main(model: Path, output: Path) -> None:
-    source, kind = Checkpoint.open(model), find_format("fp8")
-    layers = choose_layers(source.arch, PrecisionConfig(format=kind.name))
+def main(model: Path, small: Path, output: Path, *formats: str) -> None:
+    """Measure every step on `model` after it has run on `small`, so that programs are loaded."""
+    for at, one in enumerate((small, model)):
+        found = {name: measured(*step) for name, step in steps(one, output / f"{at}", formats)}
+    print(json.dumps(found))
+
+
+Step = tuple[Callable[[], object], memory.Memory]
+
+
+def steps(model: Path, output: Path, formats: Sequence[str]) -> Iterator[tuple[str, Step]]:
+    source = Checkpoint.open(model)
     windows = [list(range(3, 3 + LENGTH))] * WINDOWS
-    output.mkdir()
-    calibrate = lambda: modelopt.write_checkpoint(model, output, kind, layers, windows)  # noqa: E731
-    simulate = lambda: simulated.compare_simulated(  # noqa: E731
-        source, {kind.name: output}, Inputs([], windows, longest=LENGTH)
+    for name in formats:
+        kind = find_format(name)
+        layers = choose_layers(source.arch, PrecisionConfig(format=name))
+        (output / name).mkdir(parents=True)
+        predicted = memory.calibration_memory(source, LENGTH, kind, layers)
+        call = partial(modelopt.write_checkpoint, model, output / name, kind, layers, windows)
+        yield name, (call, predicted)
+    simulate = partial(
+        simulated.compare_simulated,
+        source,
+        {name: output / name},
+        Inputs([], windows, longest=LENGTH),
     )
-    weigh = lambda: importance.collect_importance(source, windows)  # noqa: E731
-    steps = {
-        "calibration": (calibrate, memory.calibration_memory(source, LENGTH, layers)),
-        "simulation": (simulate, memory.simulation_memory(source, LENGTH, LENGTH * WINDOWS)),
-        "importance": (weigh, memory.importance_memory(source, LENGTH)),
-    }
-    print(json.dumps({name: measured(*step) for name, step in steps.items()}))
+    exported = memory.output_bytes(source, kind, layers)
+    predicted = memory.simulation_memory(source, LENGTH, LENGTH * WINDOWS, exported)
+    yield "simulation", (simulate, predicted)
+    weigh = partial(importance.collect_importance, source, windows)
+    yield "importance", (weigh, memory.importance_memory(source, LENGTH))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:4]), *sys.argv[4:])

@@ -18,6 +18,7 @@ from nemo_bielik.quantize.memory import (
 )
 from nemo_bielik.quantize.modelopt_formats import FORMATS, find_format
 from nemo_bielik.quantize.modelopt_layers import PrecisionConfig, choose_layers
+from nemo_bielik.quantize.modelopt_reader import read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,17 @@ def test_the_command_writes_a_whole_checkpoint_once(words, model, tmp_path, caps
     assert "already done" in capsys.readouterr().out
 
 
+def test_the_bytes_of_every_format_are_known_beforehand(words, model, tmp_path):
+    """All but scales of whole matrices, 4 bytes each."""
+    assert main(words(formats=json.dumps(list(FORMATS)))) == 0
+    source = Checkpoint.open(model)
+    for name, kind in FORMATS.items():
+        layers = choose_layers(source.arch, PrecisionConfig(format=name))
+        tensors = read_tensors(tmp_path / "output" / f"{model.name}-{name}").values()
+        written = sum(tensor.nbytes for tensor in tensors if tensor.ndim)
+        assert written == output_bytes(source, kind, layers), name
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -117,8 +129,8 @@ def test_layers_that_blocks_do_not_fit_are_named(make_quantizable, words, capsys
 def test_memory_grows_with_the_model_and_the_batch(wide_model, name):
     checkpoint = Checkpoint.open(wide_model)
     layers = choose_layers(checkpoint.arch, PrecisionConfig(format=name))
-    small = calibration_memory(checkpoint, 64, layers)
-    large = calibration_memory(checkpoint, 6400, layers)
+    small = calibration_memory(checkpoint, 64, find_format(name), layers)
+    large = calibration_memory(checkpoint, 6400, find_format(name), layers)
     assert small.weights == checkpoint.num_bytes
     assert large.working > small.working
 
