@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from nemo_bielik.arch import ModelArch
 from nemo_bielik.checks import check_choices
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.quantize.formats import (
@@ -48,7 +49,8 @@ class QuantizeConfig(KeptLayers):
         metadata={"help": "refuse a format that raises perplexity by more per cent than this"},
     )
     context: int = field(
-        default=8192, metadata={"help": "tokens for which the table says which cards fit"}
+        default=8192,
+        metadata={"help": "tokens for which the table says which cards fit, up to the model's"},
     )
     kv_cache: Literal["none", "fp8"] = field(
         default="none", metadata={"help": "fp8: servers' keys and values get calibrated scales too"}
@@ -115,6 +117,10 @@ class QuantizeConfig(KeptLayers):
     def measures(self) -> bool:
         """Whether models are run after they are made."""
         return bool(self.held_out or self.minimal_pairs or self.facts)
+
+    def context_of(self, arch: ModelArch) -> int:
+        """Return the tokens for which cards are counted: no more than the model's positions."""
+        return min(self.context, arch.max_position_embeddings)
 
     def precision(self, kind: ServerFormat) -> PrecisionConfig:
         """Return a server's format with the layers that are kept out of it."""

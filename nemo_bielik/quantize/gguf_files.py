@@ -85,7 +85,7 @@ class GgufFiles:
     def _row(self, work: Path, wanted: QuantizedFormat) -> dict[str, Any]:
         file = self.config.path(work, wanted)
         row = {"file": file.name, "engine": ENGINE, **read_file(file, wanted).figures()}
-        return with_cards(row, self.source.arch, self.config.context)
+        return with_cards(row, self.source.arch, self.config.context_of(self.source.arch))
 
     def _write(
         self, wanted: QuantizedFormat, work: Path, scratch: Path, importance: Importance | None

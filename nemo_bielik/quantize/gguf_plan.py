@@ -17,10 +17,13 @@ import numpy as np
 from gguf import GGMLQuantizationType
 
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.errors import StorageError
+from nemo_bielik.files import disk_trouble
 from nemo_bielik.quantize.formats import QuantizedFormat
 from nemo_bielik.quantize.gguf_file import write_outline
 from nemo_bielik.quantize.gguf_tensors import native_type, type_bytes
 from nemo_bielik.quantize.llama_cpp import plan_types
+from nemo_bielik.quantize.table import grouped
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,7 @@ class FilePlan:
             f"(all: {', '.join(others)})"
         )
         if self.indivisible:
-            kinds = Counter(self.indivisible.values())
-            used = ", ".join(f"{kind} for {count}" for kind, count in kinds.most_common())
-            line += f"; rows of {len(self.indivisible)} matrices do not divide: {used}"
+            line += f"; rows that do not divide: {grouped(self.indivisible)}"
         return line
 
 
@@ -107,11 +108,20 @@ def plan_files(
 ) -> list[FilePlan]:
     """Return the plan of every format; nothing of the weights is read.
 
-    llama.cpp may choose other types where there is an importance matrix.
+    llama.cpp may choose other types where there is an importance matrix. Raises `StorageError` if
+    the temporary folder takes no file.
     """
-    with TemporaryDirectory() as folder:
-        outline = Path(folder) / "outline.gguf"
-        return [_plan(source, wanted, outline, has_importance) for wanted in formats]
+    try:
+        with TemporaryDirectory() as folder:
+            outline = Path(folder) / "outline.gguf"
+            return [_plan(source, wanted, outline, has_importance) for wanted in formats]
+    except OSError as error:
+        if not (disk_trouble(error) or isinstance(error, FileNotFoundError)):
+            raise
+        raise StorageError(
+            f"the temporary folder takes no outline of a file ({error.strerror}); free some space "
+            "there, or name another folder in TMPDIR"
+        ) from None
 
 
 def read_file(path: Path, wanted: QuantizedFormat) -> FilePlan:

@@ -134,7 +134,7 @@ class ServerFiles:
             "readers": kind.readers,
         }
         cache = "fp8" if self.config.kv_cache == "fp8" else "bf16"
-        return with_cards(row, self.source.arch, self.config.context, cache)
+        return with_cards(row, self.source.arch, self.config.context_of(self.source.arch), cache)
 
     def _kept_lines(self, layers: LayerChoice) -> list[str]:
         names: dict[str, list[str]] = {}

@@ -180,7 +180,7 @@ def _table(
     order = [one.name for one in config.wanted]
     return {
         "model": {"name": config.model.resolve().name, "fingerprint": source.fingerprint()},
-        "context": config.context,
+        "context": config.context_of(source.arch),
         "unquantised": references,
         "formats": sorted(rows, key=lambda row: order.index(row["format"])),
     }

@@ -1,5 +1,6 @@
 """``bielik quantize``: every file loads and generates, says what it is, and is weighed."""
 
+import dataclasses
 import json
 import math
 import resource
@@ -17,10 +18,13 @@ from nemo_bielik.quantize.gguf_file import write_gguf
 from nemo_bielik.quantize.gguf_plan import plan_files, read_file
 from nemo_bielik.quantize.llama_cpp import LlamaModel, quantize_file
 from nemo_bielik.quantize.stage import quantize
+from nemo_bielik.quantize.table import format_table, with_cards
 
 gguf = pytest.importorskip("gguf", reason="GGUF needs nemo-bielik[gguf]")
 pytest.importorskip("cyllama", reason="GGUF needs nemo-bielik[gguf]")
 
+#: Bytes of formats: a T4 has 15 of its 16 GiB, an RTX 4000 Ada 20, and 1.5 GiB are for programs.
+SIZES = {"small": 10**6, "little": 13 * 2**30, "middle": 18 * 2**30, "large": 23 * 2**30}
 LADDER = ("Q8_0", "Q6_K", "Q4_K_M", "Q2_K")
 
 
@@ -176,6 +180,41 @@ def test_rows_that_do_not_divide_are_named(make_quantizable, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"rows of {len(plan.indivisible)} matrices do not divide into Q4_K blocks" in said
     assert f"{plan.named_share:.1%} Q4_K" in said
+    for text in (said, plan.line()):  # the table, and a dry run
+        assert "blk.*.attn_q (2): Q5_0" in text
+        assert "token_embd (1): " in text
+        assert "ffn_down" not in text
+
+
+def test_the_table_says_for_which_context_a_card_is_counted(quantized, capsys):
+    """The model knows 128 positions, so 8,192 tokens are no context of it."""
+    arch = Checkpoint.open(quantized.model).arch
+    config = dataclasses.replace(quantized, context=8192)
+    context = config.context_of(arch)
+    assert context == 128
+    kept = {name: {"format": name, "bytes": size} for name, size in SIZES.items()}
+    made = [with_cards(row, arch, context) for row in kept.values()]
+    common = {"bits_per_weight": 1, "named_share": 1, "named_type": "x", "indivisible": {}}
+    made = [row | common | {"engine": ""} for row in made]
+    text = format_table({"context": context, "unquantised": {}, "formats": made})
+    assert "cards at 128 tokens" in text
+    assert (
+        "smallest card that holds 128 tokens beside the weights: T4 (16 GB) for small, little; "
+        "RTX-4000-ADA (20 GB) for middle; none of 16 to 24 GB for large"
+    ) in text
+
+
+def test_a_full_temporary_folder_is_told_as_such(make_quantizable, tmp_path, capsys):
+    model = make_quantizable()
+    words = ["quantize", str(model), f"--output={tmp_path / 'out'}", "--formats=Q8_0", "--dry-run"]
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, usual[1]))
+    try:
+        assert main(words) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "(File too large); free some space there, or name another folder in TMPDIR" in line
 
 
 def test_an_importance_matrix_changes_the_file_and_helps(
