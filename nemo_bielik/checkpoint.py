@@ -56,6 +56,12 @@ class Checkpoint:
         """Read and check config and headers; raise `CheckpointError` naming what is wrong."""
         directory = Path(directory)
         config = read_config(directory)
+        if config.get("quantization_config"):
+            raise CheckpointError(
+                f"{directory}: is a quantised checkpoint, and unquantised weights are read here; "
+                "give the model it was made of. What it costs stands in quantize.json beside it "
+                "(bielik quantize --held-out …); to evaluate it, serve it and use --endpoint"
+            )
         arch = ModelArch.from_hf_config(config, name=str(directory))
         tensors: dict[str, StoredTensor] = {}
         for shard in model_shards(directory):

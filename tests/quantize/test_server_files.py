@@ -74,6 +74,12 @@ def test_the_command_writes_a_whole_checkpoint_once(words, model, tmp_path, caps
     assert main(words(keep_first=1)) == 0
     assert "already done" in capsys.readouterr().out
 
+    evaluate = ["evaluate", f"--model={made}", f"--output={tmp_path / 'scored'}"]
+    assert main([*evaluate, "--suites", "belebele"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "is a quantised checkpoint" in line
+    assert "serve it and use --endpoint" in line
+
 
 def test_the_bytes_of_every_format_are_known_beforehand(words, model, tmp_path):
     """All but scales of whole matrices, 4 bytes each."""
