@@ -12,14 +12,17 @@ from typing import Any
 
 import gguf
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.errors import CheckpointError
 from nemo_bielik.quantize.formats import FORMATS
 from nemo_bielik.quantize.gguf_positions import context_length, rotary_factors, rotary_scaling
 from nemo_bielik.quantize.gguf_tensors import GgufTensor, gguf_tensors, graph
 from nemo_bielik.quantize.gguf_vocabulary import read_vocabulary
+from nemo_bielik.tensors import tensor_rows
 
 #: Called with the number of bytes written since the last call.
 Progress = Callable[[int], object]
@@ -105,6 +108,7 @@ def _writer(
     writer.add_name(name or source.directory.resolve().name)
     writer.add_file_type(FORMATS[base].file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_description(writer, source)
     _add_shape(writer, source)
     read_vocabulary(source).write(writer)
     for extra, data in _extra_tensors(source).items():
@@ -124,6 +128,24 @@ def _write_header(writer: gguf.GGUFWriter) -> Any:
     (stream,) = writer.fout
     writer.write_padding(stream, stream.tell())
     return stream
+
+
+def _add_description(writer: gguf.GGUFWriter, source: Checkpoint) -> None:
+    """Add the model's size, and its licence and languages if its README's metadata has them."""
+    weights = sum(row.numel for row in tensor_rows(source.arch))
+    writer.add_size_label(gguf.size_label(weights, weights, 0, 0))
+    try:
+        card = gguf.Metadata.load_model_card(source.directory)
+    except (yaml.YAMLError, UnicodeError):
+        raise CheckpointError(
+            f"{source.directory / 'README.md'}: its metadata is not valid YAML; mend or remove it"
+        ) from None
+    if isinstance(licence := card.get("license"), str):
+        writer.add_license(licence)
+    languages = card.get("language")
+    named = [languages] if isinstance(languages, str) else languages
+    if isinstance(named, list) and named and all(isinstance(one, str) for one in named):
+        writer.add_languages(named)
 
 
 def _add_shape(writer: gguf.GGUFWriter, source: Checkpoint) -> None:

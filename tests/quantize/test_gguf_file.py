@@ -169,3 +169,39 @@ def test_transformers_5_may_repeat_what_is_read(make_quantizable):
     config["rope_parameters"] = {"rope_type": "default", "rope_theta": 500}
     (model / "config.json").write_text(json.dumps(config))
     assert Checkpoint.open(model).arch.rope_theta == 500
+
+
+@pytest.mark.parametrize(
+    ("card", "licence", "languages"),
+    [
+        (
+            "---\nlicense: apache-2.0\nlanguage:\n- pl\n- no\n---\n# A model\n",
+            "apache-2.0",
+            ["pl", "no"],
+        ),
+        ("---\nlanguage: pl\nlicense:\n- odd\n---\n", None, ["pl"]),
+        ("---\njust words\n---\n", None, None),
+        ("# No metadata\n", None, None),
+        (None, None, None),
+    ],
+)
+def test_size_licence_and_languages_go_along(make_quantizable, tmp_path, card, licence, languages):
+    import gguf
+
+    model = make_quantizable()
+    if card:
+        (model / "README.md").write_text(card, encoding="utf-8")
+    write_gguf(Checkpoint.open(model), "F16", tmp_path / "m.gguf")
+    fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
+    found = {key: field.contents() for key, field in fields.items()}
+    # 2 × 560 × 256 of embeddings, 2 layers of 256 × (2 × 256 + 2 × 128 + 3 × 512), 5 norms
+    assert found["general.size_label"] == "1.5M"
+    assert found.get("general.license") == licence
+    assert found.get("general.languages") == languages
+
+
+def test_a_readme_that_cannot_be_read_is_named(make_quantizable, tmp_path):
+    model = make_quantizable()
+    (model / "README.md").write_text("---\nlicense: [\n---\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"README.md: its metadata is not valid YAML"):
+        write_gguf(Checkpoint.open(model), "F16", tmp_path / "m.gguf")
