@@ -1,9 +1,10 @@
 """NeMo-Run's experiment: quiet, found again by its name, and stopped by a job that failed."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ _FINISHED_WELL = AppState.SUCCEEDED
 
 class JobFailed(BielikError):
     """A job that ended without success while the launcher waited for it."""
+
+
+class NotSubmitted(BielikError):
+    """A job that the place where it should run did not take."""
 
 
 class LaunchExperiment(run.Experiment):  # type: ignore[misc]
@@ -36,6 +41,48 @@ class LaunchExperiment(run.Experiment):  # type: ignore[misc]
             known = getattr(self, name)
             if kind not in known and any(issubclass(kind, parent) for parent in known):
                 setattr(self, name, (*known, kind))
+
+    def run(self, **settings: Any) -> None:
+        """Submit the jobs; raise `NotSubmitted` with the reason if one is refused."""
+        try:
+            super().run(**settings)
+        except BaseException as error:
+            self._keep_what_was_submitted()
+            if isinstance(error, BielikError) or not isinstance(error, Exception):
+                raise
+            raise NotSubmitted(self._refusal(error)) from error
+
+    def _keep_what_was_submitted(self) -> None:
+        """Write the submitted jobs down, as NeMo-Run does if all are; without any, leave nothing.
+
+        Otherwise they would run, or wait in the queue, where nobody finds them again.
+        """
+        if any(job.launched for job in self.jobs):
+            self._save_jobs()
+        else:
+            self.leave_nothing()
+
+    def leave_nothing(self) -> None:
+        """Remove the files of this experiment."""
+        directory = Path(self._exp_dir)
+        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):  # of others, or not there
+            directory.parent.rmdir()
+            directory.parents[1].rmdir()
+
+    def _refusal(self, error: Exception) -> str:
+        submitted = [job.id for job in self.jobs if job.launched]
+        refused = next((job.id for job in self.jobs if not job.launched), self._title)
+        told = getattr(getattr(error, "result", None), "stderr", "") or str(error)
+        lines = [line.strip() for line in told.splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        message = f"{refused} was not submitted: {reason}"
+        if submitted:
+            was, them = ("was", "it") if len(submitted) == 1 else ("were", "them")
+            message += (
+                f"; {', '.join(submitted)} {was}: `bielik launch cancel {self._id}` stops {them}"
+            )
+        return message
 
     def _wait_for_jobs(self, jobs: list[Any]) -> None:
         # NeMo-Run writes them down when all have ended well: until then nobody could look at one

@@ -5,12 +5,12 @@ From Python: ``submit(pipeline_jobs(config), site, "mine")``, or tasks of one's 
 """
 
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nemo_bielik.commands import Command, load
@@ -61,8 +61,8 @@ def submit(tasks: Sequence[Task], site: Site, title: str) -> Submission:
     Slurm holds jobs back until those they come `after` ended well, and the call returns at once;
     elsewhere it waits for each. A local experiment is waited for, with its output shown.
 
-    Raises `ConfigError` for settings that cannot run there, before anything is submitted, and
-    `JobFailed` for a job that was waited for and failed.
+    Raises `ConfigError` for settings that cannot run there, before anything is submitted,
+    `NotSubmitted` if a job is refused there, and `JobFailed` if one that was waited for failed.
     """
     tasks = _checked(tasks, site, title)
     local = isinstance(site, LocalSite)
@@ -78,15 +78,18 @@ def preview(tasks: Sequence[Task], site: Site, title: str) -> dict[str, str]:
     NeMo-Run writes the files of the experiment and they are removed again.
     """
     tasks = _checked(tasks, site, title)
-    with _experiment(tasks, site, title) as experiment:
-        directory = Path(experiment._exp_dir)
-        try:
-            experiment.dryrun(log=False, delete_exp_dir=False)
-            return dict(_scripts(experiment, site, directory))
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-            if directory.parent.is_dir() and not any(directory.parent.iterdir()):
-                directory.parent.rmdir()
+    with TemporaryDirectory(prefix="bielik-") as folder:
+        # a site's own directory may not be on this machine; of the other kinds, NeMo-Run takes a
+        # job's place from where its own home is
+        own = isinstance(site, (LocalSite, SlurmSite))
+        with _experiment(tasks, site, title, **{"base_dir": folder} if own else {}) as experiment:
+            try:
+                experiment.dryrun(log=False, delete_exp_dir=False)
+                scripts = dict(_scripts(experiment, site, Path(experiment._exp_dir)))
+            finally:
+                experiment.leave_nothing()
+    home = str(nemo_run_home(site))
+    return {name: text.replace(folder, home) for name, text in scripts.items()}
 
 
 def job_table(tasks: Sequence[Task], site: Site, title: str) -> str:
@@ -153,8 +156,8 @@ def _warn(tasks: Sequence[Task], site: Site) -> None:
 
 
 @contextmanager
-def _experiment(tasks: Sequence[Task], site: Site, title: str) -> Iterator[Any]:
-    """Open a NeMo-Run experiment that holds a job for each of `tasks`."""
+def _experiment(tasks: Sequence[Task], site: Site, title: str, **settings: Any) -> Iterator[Any]:
+    """Open a NeMo-Run experiment, of further `settings`, with a job for each of `tasks`."""
     from nemo_bielik.launch.experiment import LaunchExperiment, use_home, without_input
 
     _warn(tasks, site)
@@ -163,7 +166,7 @@ def _experiment(tasks: Sequence[Task], site: Site, title: str) -> Iterator[Any]:
 
     from nemo_bielik.launch.executors import build
 
-    with without_input(), LaunchExperiment(title) as experiment:
+    with without_input(), LaunchExperiment(title, **settings) as experiment:
         for task in tasks:
             executor, text = build(site, task, title)
             experiment.allow(type(executor))

@@ -96,7 +96,7 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     if dry_run:
         unknown = load(_KNOWN_LAYOUTS)(config)
         print(f"# bielik {command.name}: dry run, nothing is done\n{format_config(config)}")
-        lines = load(command.describe)(config) if command.describe else []
+        lines = _description(command, config, launch) if command.describe else []
         if lines:
             print("", *lines, sep="\n")
         for line in unknown:
@@ -106,6 +106,20 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
 
         return submit_words(command, config, launch, dry_run)
     return STATUS_OK if dry_run else run_stage(command, config, argv)
+
+
+def _description(command: Command, config: Any, launch: LaunchWords) -> list[str]:
+    """Return what would happen; of a job, whose files need not be on this machine, if they are.
+
+    Raises `BielikError` for files or settings of a stage that would run here.
+    """
+    assert command.describe
+    try:
+        return list(load(command.describe)(config))
+    except BielikError as error:
+        if not launch.executor:
+            raise
+        return [f"# what it would do is not known here: {error}"]
 
 
 def run_stage(command: Command, config: Any, argv: Sequence[str]) -> int:
