@@ -41,12 +41,16 @@ class CheckConfig:
 def write_template(config: InitConfig) -> None:
     """Write the template to `config.output`; raise `StorageError` if something is there."""
     output = config.output.expanduser()
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("x", encoding="utf-8") as stream:
             stream.write(_TEMPLATE.read_text(encoding="utf-8"))
-    except FileExistsError:
+    except FileExistsError as error:
+        if Path(error.filename) != output:
+            raise StorageError(f"{output}: {error.filename} is not a directory") from None
         raise StorageError(f"{output}: exists; edit it, or write another with --output") from None
+    except OSError as error:
+        raise StorageError(f"{output}: cannot be written ({error.strerror})") from None
     print(f"{output}: fill in a site, then run `bielik launch check`")
 
 

@@ -1,11 +1,10 @@
 """A workspace of NVIDIA DGX Cloud Lepton as a site file describes it."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from nemo_bielik.errors import ConfigError
-from nemo_bielik.launch.site import Site, spread
+from nemo_bielik.launch.site import Site, require_name, spread
 
 
 @dataclass(kw_only=True)
@@ -60,10 +59,8 @@ class LeptonSite(Site):
                 f"({', '.join(seen) or 'there are none'}), so it would be lost with the job"
             )
         for name, secret in self.secrets.items():
-            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,63}", secret):
-                raise ConfigError(
-                    f"secrets.{name}: must be the name of a secret of the workspace, not its value"
-                )
+            meaning = "a secret of the workspace"
+            require_name(secret, r"[A-Za-z0-9_.-]{1,63}", f"secrets.{name}", meaning)
         if self.gpus_per_node < 0 or self.retries < 0:
             raise ConfigError("gpus_per_node and retries must be 0 or more")
 

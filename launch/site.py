@@ -14,6 +14,7 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.launch.fault_tolerance import FaultTolerance
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_TOKEN = re.compile(r"(hf_|sk-|nvapi-|ghp_|github_pat_)[\w-]{16,}|[0-9A-Fa-f]{32,}")
 _SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|CREDENTIALS?)$")
 
 
@@ -90,6 +91,12 @@ def spread(ranks: int, per_node: int, max_nodes: int) -> tuple[int, int]:
     return nodes, per_node
 
 
+def require_name(name: str, pattern: str, setting: str, meaning: str) -> None:
+    """Raise `ConfigError`, without showing it, unless `name` is one and not the secret itself."""
+    if not re.fullmatch(pattern, name) or _TOKEN.fullmatch(name):
+        raise ConfigError(f"{setting}: must be the name of {meaning}, not its value")
+
+
 @dataclass(kw_only=True)
 class LocalSite(Site):
     """This machine."""
@@ -130,6 +137,10 @@ class NemoRunSite(Site):
                     f"settings.{name} looks like a secret, which a file must not hold; write "
                     f"secrets = {{ {name} = 'VARIABLE' }} and export VARIABLE"
                 )
+        for name, variable in self.secrets.items():
+            require_name(variable, r"[A-Za-z_]\w*", f"secrets.{name}", "a variable that holds it")
+        if self.ranks_per_node < 1:
+            raise ConfigError(f"ranks_per_node is {self.ranks_per_node}; it must be at least 1")
         if self.fault_tolerance is not None:
             raise ConfigError(
                 "fault_tolerance is for local, Slurm and Lepton sites; set launcher = 'ft' here, "

@@ -5,6 +5,7 @@ start from. ``[cluster.stages.evaluate]`` changes a site for the jobs of one sta
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +79,14 @@ def _read_site(kind: type[Site], table: dict[str, Any], where: str) -> Site:
                 f"{', '.join(_STAGES)}"
             )
         for key in changes:
-            if key in _WHOLE_SITE:
-                raise ConfigError(f"{place}: {key} holds for all stages; set it outside of stages")
+            _require_of_a_stage(key, place)
         site.stages[stage] = read_table(kind, _merged(common, changes), place)
     return site
+
+
+def _require_of_a_stage(setting: str, where: str) -> None:
+    if setting in _WHOLE_SITE:
+        raise ConfigError(f"{where}: {setting} holds for all stages; set it outside of them")
 
 
 def _merged(common: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +121,7 @@ def find_site(name: str, path: Path | None = None, changes: Sequence[str] = ()) 
     for change in changes:
         if change not in of_all:
             stage, _, setting = change.partition(".")
+            _require_of_a_stage(re.split("[.=]", setting)[0], f"{where}, {stage}")
             own = stages.get(stage, site)
             stages[stage] = apply_overrides(own, [setting], f"{where}, {stage}")
     return replace(site, stages=stages)

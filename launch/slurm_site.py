@@ -9,6 +9,19 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.launch.site import Site, spread
 
 _TIME = re.compile(r"(\d+-)?\d{1,2}(:\d\d){0,2}|\d+(:\d\d){0,2}")
+_ARRAY = re.compile(r"\d+-\d+%1")
+_OPTION = re.compile(r"[a-z][a-z0-9]+([-_][a-z0-9]+)*")
+#: Options of sbatch that something else says: the site's settings, or the layout of a stage.
+_SAID_BY = {
+    **dict.fromkeys(("account", "partition", "qos", "time", "array", "gres", "gpus-per-node"), ""),
+    **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node", "gpus", "gpus-per-task"), "parallel"),
+    **dict.fromkeys(("requeue", "no-requeue"), "requeues"),
+    **dict.fromkeys(("output", "error"), "job_directory"),
+    "cpus-per-task": "cpus_per_rank",
+    "signal": "stop_seconds",
+    "job-name": "--job-name",
+    "dependency": "the chain",
+}
 
 
 @dataclass(kw_only=True)
@@ -80,6 +93,17 @@ class SlurmSite(Site):
         super().__post_init__()
         if not _TIME.fullmatch(self.time):
             raise ConfigError(f"time is {self.time!r}; it must be like 04:00:00 or 1-00:00:00")
+        if not 0 < self.stop_seconds < seconds(self.time):
+            raise ConfigError(
+                f"stop_seconds is {self.stop_seconds}; it must be above 0 and below time "
+                f"({self.time}), or a job would be stopped as it starts, or without a checkpoint"
+            )
+        if self.array and not _ARRAY.fullmatch(self.array):
+            raise ConfigError(
+                f"array is {self.array!r}; it must be like 1-8%1: jobs that continue one run must "
+                "run one at a time"
+            )
+        self._check_options()
         if self.gpus_per_node and self.gres:
             raise ConfigError("gpus_per_node and gres exclude each other; gres names the type too")
         if self.gres and not re.fullmatch(r"\w+(:[\w.-]+)?:\d+", self.gres):
@@ -97,6 +121,18 @@ class SlurmSite(Site):
                 "one of gpus_per_node, gres and ranks_per_node must say how many ranks a node holds"
             )
 
+    def _check_options(self) -> None:
+        """Refuse options of sbatch that would contradict what else the job is told."""
+        for name in self.sbatch:
+            if not _OPTION.fullmatch(name):
+                raise ConfigError(
+                    f"sbatch.{name}: must be an option's long name, such as mail-type"
+                )
+            option = name.replace("_", "-")
+            if option in _SAID_BY:
+                setting = _SAID_BY[option] or option.replace("-", "_")
+                raise ConfigError(f"sbatch.{name}: {setting} says that; remove it here")
+
     @property
     def gpus(self) -> int:
         """GPUs a node; 0 on nodes of CPUs."""
@@ -110,3 +146,14 @@ class SlurmSite(Site):
     def slots(self, ranks: int) -> tuple[int, int]:
         """Return nodes and ranks a node for `ranks` processes."""
         return spread(ranks, self.node_ranks, self.max_nodes)
+
+
+def seconds(limit: str) -> int:
+    """Return the seconds of a time limit as Slurm reads it: "90" are minutes, "1-12" has hours."""
+    days, _, clock = limit.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if days or len(parts) == 3:
+        hours, minutes, rest = (*parts, 0, 0)[:3]
+    else:
+        hours, minutes, rest = (0, *parts, 0)[:3]
+    return int(days or 0) * 86_400 + hours * 3600 + minutes * 60 + rest

@@ -1,6 +1,7 @@
 """The template of a site file works once it is filled in; checks say what is missing."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,21 @@ def test_a_file_that_exists_is_left_alone(tmp_path):
     with pytest.raises(StorageError, match="exists; edit it"):
         write_template(InitConfig(output=path))
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("/proc/x/site.toml", "cannot be written"),
+        ("taken/site.toml", "taken is not a directory"),
+        ("taken/x/site.toml", "cannot be written"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch, place, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    with pytest.raises(StorageError, match=f"^{place}: .*{reason}"):
+        write_template(InitConfig(output=Path(place)))
 
 
 def test_what_is_missing_is_said_and_is_the_exit_status(tmp_path, monkeypatch, capsys):

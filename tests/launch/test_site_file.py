@@ -7,7 +7,7 @@ from nemo_bielik.launch import site_file
 from nemo_bielik.launch.lepton_site import LeptonSite
 from nemo_bielik.launch.site import LocalSite
 from nemo_bielik.launch.site_file import find_site, load_sites
-from nemo_bielik.launch.slurm_site import SlurmSite
+from nemo_bielik.launch.slurm_site import SlurmSite, seconds
 
 SLURM = """\
 [cluster]
@@ -92,6 +92,7 @@ def test_the_file_beside_the_work_comes_before_the_users(write, tmp_path):
         (SLURM.replace("slurm", "slrum"), "kind is 'slrum' (did you mean 'slurm'?)"),
         ("account = 'x'", "account stands outside of a site's table"),
         (LEPTON.replace("/shared/jobs", "/jobs"), "job_directory '/jobs' lies in none of the moun"),
+        ("[docker]\nkind='nemo_run'\nexecutor='x'\nranks_per_node=0", "ranks_per_node is 0; it m"),
         (LEPTON + "[lepton.secrets]\nA='hf_x y/z'", "must be the name of a secret"),
         (SLURM + "[cluster.stages.evalute]", "no stage 'evalute' (did you mean 'evaluate'?)"),
         (
@@ -101,6 +102,16 @@ def test_the_file_beside_the_work_comes_before_the_users(write, tmp_path):
         (SLURM + "[cluster.stages.prune]\ntime='noon'", "stages.prune: time is 'noon'"),
         (SLURM + "[cluster.stages.prune]\nroot='/x'", "root holds for all stages; set it outside"),
         (SLURM + "[cluster.stages]\nprune=1", "stages must hold a table a stage"),
+        (SLURM + "stop_seconds = 3600", "stop_seconds is 3600; it must be above 0 and below time"),
+        (SLURM + "stop_seconds = 0", "stop_seconds is 0; it must be above 0 and below time (01:00"),
+        (SLURM + "array = '1-8'", "array is '1-8'; it must be like 1-8%1"),
+        (SLURM + "array = '1-8%2'", "array is '1-8%2'; it must be like 1-8%1"),
+        (SLURM + "[cluster.sbatch]\ntime='1'", "sbatch.time: time says that; remove it here"),
+        (
+            SLURM + "[cluster.sbatch]\nntasks_per_node=1",
+            "sbatch.ntasks_per_node: parallel says tha",
+        ),
+        (SLURM + "[cluster.sbatch]\n'no mem'=1", "sbatch.no mem: must be an option's long name"),
         (SLURM + "[cluster.fault_tolerance]\nrestarts=0", "restarts is 0; it must be at least 1"),
     ],
 )
@@ -155,6 +166,48 @@ def test_words_change_a_site_for_one_stage_or_for_all(write):
     assert find_site("cluster", path, ["time=00:10:00"]).of("evaluate").time == "00:10:00"
     with pytest.raises(ConfigError, match="executor cluster, distill: unknown setting 'tim'"):
         find_site("cluster", path, ["distill.tim=1"])
+
+
+@pytest.mark.parametrize("key", ["root='/x'", "job_directory='/x'", "ssh.host=x", "kind=local"])
+def test_what_holds_for_the_whole_site_is_no_word_of_a_stage(write, key):
+    name = key.split("=")[0].split(".")[0]
+    with pytest.raises(ConfigError, match=rf"cluster, prune: {name} holds for all stages"):
+        find_site("cluster", write(SLURM), [f"prune.{key}"])
+
+
+#: Of the forms that these services give out; none of them was ever valid.
+TOKENS = (
+    "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567",
+    "sk-proj-" + "a1B2c3D4e5F6g7H8i9J0_k1L2-m3N4",
+    "nvapi-" + "Zz0-_" * 10,
+    "ghp_" + "0123456789abcdefghijklmnopqrstuvwxyz",
+    "github_pat_" + "11ABCDEFG0123456789abc",
+    "0123456789abcdef" * 2,
+)
+DOCKER = "[docker]\nkind='nemo_run'\nexecutor='DockerExecutor'\n[docker.secrets]\nruntime='{}'\n"
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_secret_in_the_place_of_its_name_is_refused_and_not_shown(write, token):
+    for text in (LEPTON + f"[lepton.secrets]\nA='{token}'\n", DOCKER.format(token)):
+        with pytest.raises(ConfigError, match=r"must be the name of a .*, not its value") as caught:
+            load_sites(write(text))
+        assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hf-token", "hf_token", "HF_TOKEN", "wandb.key", "sk-openai"])
+def test_names_of_secrets_are_taken(write, name):
+    site = find_site("lepton", write(LEPTON + f"[lepton.secrets]\nA='{name}'\n"))
+    assert site.secrets == {"A": name}
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),  # as `man sbatch` lists the forms
+    [("90", 5400), ("90:30", 5430), ("1:30:05", 5405), ("2-12", 216_000), ("1-01:30", 91_800)]
+    + [("1-00:00:01", 86_401)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(limit, expected):
+    assert seconds(limit) == expected
 
 
 @pytest.mark.parametrize(("ranks", "slots"), [(1, (1, 1)), (4, (1, 4)), (8, (1, 8)), (16, (2, 8))])
