@@ -114,11 +114,13 @@ class _Slurm(_Backend):
         number = shlex.quote(self.job_id)
         queue = self._run(f"squeue --noheader --states=all --format=%T --jobs={number}")
         found = queue or self._run(f"sacct --noheader -X --parsable2 --format=State -j {number}")
-        return " ".join(sorted(set(found.split("\n")))) if found else "UNKNOWN"
+        # an array's jobs have a line each
+        return ", ".join(sorted(set(found.split("\n")))) if found else "UNKNOWN"
 
     def logs(self) -> str:
-        # in the order of their writing: sbatch's own, then the ranks' of every start
-        listed = self._run(f"ls -1tr {shlex.quote(self.place)}/*_{self.job_id}*.out")
+        # in the order of their writing: sbatch's own, then the ranks' of every start, of which each
+        # job of an array has its own number in the name
+        listed = self._run(f"ls -1tr {shlex.quote(self.place)}/*.out")
         return "\n".join(self._run(f"cat {shlex.quote(path)}") for path in listed.splitlines())
 
     def cancel(self) -> None:

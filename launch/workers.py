@@ -90,5 +90,8 @@ class JobWorkers:
 
 
 def _state(directory: Path) -> str:
+    """Return the state of a job; of an array, whose jobs continue one run, that of the run."""
     (state,) = job_states(directory).values()
-    return state.replace(" ", "")
+    states = state.split(", ")
+    told = (one for known in (_UNDER_WAY, _ENDED_WELL) for one in states if one in known)
+    return next(told, state)

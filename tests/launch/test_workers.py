@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from nemo_bielik import cli
 from nemo_bielik.data.tiny_polish.stage import MakeWorldConfig
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.launch import workers
@@ -67,6 +68,29 @@ def test_a_job_that_is_under_way_is_found_again(cluster, site, tmp_path):
     again()
     assert (tmp_path / "world" / "bielik_manifest.json").is_file()
     assert cluster.run("squeue", "--noheader", "--states=PENDING,RUNNING").strip() == ""
+
+
+def test_an_array_is_waited_for_to_its_end_and_all_its_jobs_are_heard(site, tmp_path, capfd):
+    """Its first job is stopped before the end of the run, the second ends it."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\necho "job $SLURM_ARRAY_TASK_ID at work"\n'
+        f'[ "$SLURM_ARRAY_TASK_ID" = 2 ] || exit 3\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    array = SlurmSite(**vars(site) | {"array": "1-2%1", "python": str(python)})
+    JobWorkers(array, tmp_path / "notes").start("world", world(tmp_path / "world"), "world")()
+    assert (tmp_path / "world" / "bielik_manifest.json").is_file()
+    (tmp_path / "site.toml").write_text(
+        f"[cluster]\nkind = 'slurm'\naccount = 'physics'\nranks_per_node = 1\n"
+        f"job_directory = '{site.job_directory}'\n"
+    )
+    words = ["world", f"--site={tmp_path / 'site.toml'}"]
+    assert cli.main(["launch", "logs", *words]) == 0
+    logs = capfd.readouterr().out.splitlines()
+    assert {"job 1 at work", "job 2 at work"} <= set(logs)
+    assert cli.main(["launch", "status", *words]) == 0
+    assert capfd.readouterr().out.startswith("world  COMPLETED, FAILED  ")
 
 
 def test_a_search_takes_jobs_of_a_cluster_only(tmp_path, monkeypatch):
