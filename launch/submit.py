@@ -15,13 +15,13 @@ from typing import Any
 
 from nemo_bielik.commands import Command, load
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.known_layouts import check_known_layouts
 from nemo_bielik.launch.lepton_site import LeptonSite
 from nemo_bielik.launch.site import LocalSite, NemoRunSite, Site
 from nemo_bielik.launch.site_file import find_site, nemo_run_home
 from nemo_bielik.launch.slurm_site import SlurmSite
 from nemo_bielik.launch.tasks import Task, with_absolute_paths
 from nemo_bielik.launch.words import LaunchWords
-from nemo_bielik.parallel import check_known_layouts
 from nemo_bielik.planner.table import align
 
 _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
@@ -120,8 +120,7 @@ def _checked(tasks: Sequence[Task], site: Site, title: str) -> list[Task]:
     else:
         for task in tasks:
             _require_one_rank_within(task)
-    for task in tasks:
-        check_known_layouts(task.config)
+    check_known_layouts([task.config for task in tasks])
     here = isinstance(site, LocalSite) or (isinstance(site, SlurmSite) and site.ssh is None)
     root = site.root or (Path.cwd() if here else None)
     return [replace(task, config=with_absolute_paths(task.config, root)) for task in tasks]

@@ -25,7 +25,7 @@ STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130
 STATUS_STOPPED = 128 + signal.SIGTERM
 _OTHER_RANKS_WAIT_SECONDS = 2.0
-_KNOWN_LAYOUTS = "nemo_bielik.parallel:check_known_layouts"
+_KNOWN_LAYOUTS = "nemo_bielik.known_layouts:check_known_layouts"
 
 
 _COMMON_FLAGS = """\
@@ -94,7 +94,8 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     recipe = _recipe(command, launch.factory) if launch.factory else None
     config = parse_config(load(command.config), words, f"bielik {command.name}", recipe)
     if dry_run:
-        unknown = load(_KNOWN_LAYOUTS)(config)
+        stages = [job.config for job in load(command.jobs)(config)] if command.jobs else [config]
+        unknown = load(_KNOWN_LAYOUTS)(stages)
         print(f"# bielik {command.name}: dry run, nothing is done\n{format_config(config)}")
         lines = _description(command, config, launch) if command.describe else []
         if lines:

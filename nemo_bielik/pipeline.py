@@ -20,6 +20,7 @@ from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError, DataError
 from nemo_bielik.evaluate.config import EvaluateConfig
 from nemo_bielik.initialize import InitializeConfig, initialize
+from nemo_bielik.known_layouts import check_known_layouts
 from nemo_bielik.launch.lanes import Lanes, collect
 from nemo_bielik.launch.tasks import Task
 from nemo_bielik.parallel import ParallelConfig
@@ -234,7 +235,9 @@ def run_pipeline(config: PipelineConfig) -> None:
     Raises `ConfigError` for settings that any of the stages refuses, and `DataError` for an
     assistant's inputs that cannot be, before the first one.
     """
-    widest = max(pipeline_jobs(config), key=lambda job: job.ranks)
+    jobs = pipeline_jobs(config)
+    check_known_layouts([job.config for job in jobs])
+    widest = max(jobs, key=lambda job: job.ranks)
     if widest.ranks > config.lanes:
         raise ConfigError(
             f"{widest.label} needs {widest.ranks} processes, but lanes is {config.lanes}; raise "

@@ -9,7 +9,7 @@ from nemo_bielik.artifacts import PruningPlan, WeightEdit
 from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.errors import DataError
 from nemo_bielik.pruning.methods import STATISTICS, check_cuts, find_method, resolve
-from nemo_bielik.pruning.select import PRUNABLE, Importance, select
+from nemo_bielik.pruning.select import PRUNABLE, Importance, check_target, select
 from nemo_bielik.pruning.sparsity import Sparsity
 from nemo_bielik.tensors import TensorRow, tensor_rows
 
@@ -43,8 +43,7 @@ def plan_change(config: "PruneConfig", source: Checkpoint) -> PruningPlan:
     another model.
     """
     method = find_method(config.method)
-    target = target_arch(config, source.arch)
-    check_cuts(method, source.arch, target)
+    target = checked_target(config, source.arch)
     found = Importance(arch=source.arch, model=source.fingerprint())
     if config.scores is not None:
         found = resolve(method.function)(config.scores, config)
@@ -84,6 +83,14 @@ def target_arch(config: "PruneConfig", source: ModelArch) -> ModelArch:
         # The head dimension cannot change; taken along, a preset that does not fit is refused.
         sizes = {name: getattr(wanted, name) for name in (*PRUNABLE, "head_dim")}
     return source.replace(name=config.target or config.output.name, **(sizes | config.sizes()))
+
+
+def checked_target(config: "PruneConfig", source: ModelArch) -> ModelArch:
+    """As `target_arch`; raise `ConfigError` for sizes that the method cannot bring about."""
+    target = target_arch(config, source)
+    check_cuts(find_method(config.method), source, target)
+    check_target(source, target)
+    return target
 
 
 def figures(change: PruningPlan | WeightEdit) -> dict[str, Any]:
