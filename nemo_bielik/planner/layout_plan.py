@@ -1,11 +1,13 @@
 """``bielik plan --cluster``: the layouts of a training on a cluster, and the one to take."""
 
 import json as json_format
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_bielik.arch import BIELIK_11B_V3, BIELIK_MINITRON_7B
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.parallel import ParallelConfig, check_sizes
 from nemo_bielik.planner.devices import Cluster
 from nemo_bielik.planner.layouts import MARGIN, Estimate, estimates
 from nemo_bielik.planner.specs import resolve_arch
@@ -49,17 +51,19 @@ class LayoutPlanConfig:
         for name in ("sequence_length", "global_batch_size", "tokens", "top"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not math.isfinite(self.tokens):
+            raise ConfigError(f"tokens is {self.tokens}; it must be a finite number")
         if not 0 < self.efficiency <= 1:
             raise ConfigError(f"efficiency is {self.efficiency}; it must be above 0, at most 1")
 
     def workload(self) -> Workload:
-        """Return what is to be trained."""
-        return Workload(
-            student=resolve_arch(self.student),
-            teacher=resolve_arch(self.teacher) if self.distill else None,
-            sequence_length=self.sequence_length,
-            global_batch_size=self.global_batch_size,
-        )
+        """Return what is to be trained; raise `ConfigError` for sequences beyond a model's."""
+        student = resolve_arch(self.student)
+        teacher = resolve_arch(self.teacher) if self.distill else None
+        for arch in (student, teacher):
+            if arch is not None:
+                check_sizes(ParallelConfig(), self.sequence_length, arch)
+        return Workload(student, teacher, self.sequence_length, self.global_batch_size)
 
 
 def print_layouts(config: LayoutPlanConfig) -> int:
@@ -97,8 +101,14 @@ def reason(found: list[Estimate], cluster: Cluster) -> str:
         f"Take {name}\n"
         f"the fastest of {fitting} layouts that fit (of {len(found)} legal ones), with "
         f"{_giga(best.memory_bytes)} of {_giga(cluster.device.memory_bytes)} used, {MARGIN:.0%} "
-        "of which must stay free" + (_CONTEXT_NOTE if layout.context > 1 else "")
+        f"of which must stay free\n{_parts(best)}" + (_CONTEXT_NOTE if layout.context > 1 else "")
     )
+
+
+def _parts(estimate: Estimate) -> str:
+    """Return the line about what takes the memory of the fullest GPU."""
+    sizes = [f"{name} {_giga(size)}" for name, size in estimate.memory.items() if size]
+    return f"on the fullest GPU: {', '.join(sizes)}"
 
 
 def _plan(config: LayoutPlanConfig, cluster: Cluster, found: list[Estimate]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.planner.devices import Cluster
 from nemo_bielik.planner.layout_plan import LayoutPlanConfig, print_layouts, reason
 from nemo_bielik.planner.layouts import MARGIN, estimates, legal
+from nemo_bielik.planner.parameters import count_parameters
 from nemo_bielik.planner.training_memory import Workload
 
 THREE_GROUPS = ModelArch(
@@ -122,8 +123,27 @@ def test_where_nothing_fits_the_leanest_is_told(capsys: pytest.CaptureFixture[st
         ({"efficiency": 1.5}, "efficiency is 1.5"),
         ({"top": 0}, "top is 0"),
         ({"sequence_length": 0}, "sequence_length is 0"),
+        ({"tokens": float("inf")}, "tokens is inf; it must be a finite number"),
+        ({"tokens": float("nan")}, "tokens is nan; it must be a finite number"),
     ],
 )
 def test_bad_settings_are_refused(wrong: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LayoutPlanConfig(cluster="8xH200", **wrong)  # type: ignore[arg-type]
+
+
+def test_sequences_that_the_engine_would_refuse_are_not_planned() -> None:
+    with pytest.raises(ConfigError, match=r"sequence_length is 65536; .* knows 32768 positions"):
+        print_layouts(LayoutPlanConfig(cluster="8xH200", sequence_length=65_536))
+
+
+def test_what_takes_the_memory_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A replica a GPU: 7.48 billion weights of 2 bytes, gradients of 4, optimizer of 12 / 16."""
+    assert print_layouts(LayoutPlanConfig(cluster="2x8xH200")) == 0
+    said = capsys.readouterr().out
+    assert "Take parallel.tensor=1 parallel.pipeline=1 parallel.context=1 parallel.data=16" in said
+    held = count_parameters(BIELIK_MINITRON_7B) / 1e9
+    for name, size in (("weights", 2), ("gradients", 4), ("optimizer", 12 / 16)):
+        assert f" {name} {size * held:.1f} GB," in said
+    for name in ("teacher", "activations", "loss", "context", "fragments"):
+        assert f"{name} " in said.splitlines()[-1]
