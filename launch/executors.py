@@ -59,10 +59,10 @@ def _local(site: LocalSite, task: Task, title: str) -> tuple[Any, str]:
     if site.code == "packaged":
         exports["PYTHONPATH"] = shlex.quote(str(Path(nemo_bielik.__file__).parent.parent))
     starter = _starter(site, task)
-    several = site.ranks == "torchrun" and task.ranks > 1 and not starter
+    torchrun = site.ranks == "torchrun" and not starter
     executor = run.LocalExecutor(
-        ntasks_per_node=task.ranks if several else 1,
-        launcher=_launcher(site, task, "torchrun" if several else None),
+        ntasks_per_node=task.ranks if torchrun else 1,
+        launcher=_launcher(site, task, "torchrun" if torchrun else None),
         env_vars={"PATH": search, **site.environment},
     )
     return executor, script(command_words(task), python, exports, starter)

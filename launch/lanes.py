@@ -91,6 +91,9 @@ def collect(futures: "list[Future[None]]") -> None:
 def _open_lane(parent: int, numbers: Any) -> None:
     die_with(parent)
     os.environ["BIELIK_LANE"] = str(numbers.get())
+    # of the process that opened the lanes, where torchrun started it: a lane is no rank of that
+    for name in [*rank_variables(0, 1, 0), "TORCHELASTIC_USE_AGENT_STORE"]:
+        os.environ.pop(name, None)
     # of libraries, and of the processes they start: a lane's terminal belongs to its stages
     warnings.filterwarnings("ignore")
     os.environ["PYTHONWARNINGS"] = "ignore"

@@ -1,7 +1,8 @@
 """Every recipe called ``tiny`` for real, in one directory: of few steps, each on what others left.
 
-The chain goes first, as the jobs of this machine, its teacher on two ranks under torchrun; it
-leaves what `make demo` does, where the other recipes start. Those run in lanes, in one order.
+The chain goes first, as jobs of this machine under torchrun, its teacher on two ranks; it leaves
+what `make demo` does, where the other recipes start. Stages that the chain does not have are jobs
+under torchrun too; the rest run in lanes, which are faster.
 """
 
 import json
@@ -17,7 +18,9 @@ from nemo_bielik.commands import find_command, load
 from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
 from nemo_bielik.data.tiny_polish.assistant import AssistantDataConfig, make_assistant_data
 from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
-from nemo_bielik.launch.tasks import with_absolute_paths
+from nemo_bielik.launch.site import LocalSite
+from nemo_bielik.launch.submit import submit
+from nemo_bielik.launch.tasks import Task, with_absolute_paths
 from nemo_bielik.launch.workers import LaneWorkers
 from nemo_bielik.manifest import MANIFEST_NAME
 from nemo_bielik.options import parse_config
@@ -52,6 +55,8 @@ CHANGES = {
     "reference": [],
     "dpo": ["optim.warmup_iters=1"],
 }
+#: Stages of the engine that are no job of the chain.
+UNDER_TORCHRUN = ("cache-teacher", "sft", "reference", "dpo")
 
 
 @pytest.fixture(scope="module")
@@ -81,28 +86,33 @@ def test_the_chain_ran_as_one_experiment_on_two_ranks(demo: Run, home: Path, cap
     assert cli.main(["launch", "status", "tiny", f"--site={home / 'site.toml'}"]) == 0
     states = [line.split()[:2] for line in capfd.readouterr().out.splitlines()]
     assert states == [[label, "SUCCEEDED"] for label in JOBS]
-    (executor,) = (home / "jobs").rglob("train_executor.yaml")
-    assert "Torchrun" in executor.read_text() and "ntasks_per_node: 2" in executor.read_text()
+    texts = {label: executor(home, label) for label in JOBS}
+    assert all("Torchrun" in text for text in texts.values())
+    assert "ntasks_per_node: 2" in texts["train"]
 
 
 def test_every_other_tiny_recipe_runs_on_what_the_others_left(
     demo: Run, home: Path, lanes: Any
 ) -> None:
     assert {"pipeline", *CHANGES} == {r.stage for r in RECIPES if r.name == "tiny"}
+    make_conversations(home, demo)
+    site = LocalSite(ranks="torchrun", job_directory=home / "jobs")
     made: dict[str, Any] = {}
     for stage, changes in CHANGES.items():
-        if stage == "sft":
-            make_conversations(home, demo)
         command = find_command(stage)
         recipe = find_recipe(stage, "tiny")()
         config = parse_config(load(command.config), changes, f"bielik {stage}", recipe)
         made[stage] = config = with_absolute_paths(config, home)
-        if stage == "search":
+        if stage in UNDER_TORCHRUN:
+            submit([Task(stage, config)], site, stage)
+            assert "Torchrun" in executor(home, stage)
+        elif stage == "search":
             run_search(Search(config), LaneWorkers(lanes, TARGETS))
         elif stage == "prepare":
             load(command.function)(config)
         else:
             lanes.run(command.function, config)
+        if stage not in ("search", "prepare"):  # which write many directories
             assert (config.output / MANIFEST_NAME).is_file(), stage
     run = Run(home / RUN.root)
     assert run.tokens("calibration").is_dir() and made["train"].parallel.processes == 2
@@ -110,6 +120,12 @@ def test_every_other_tiny_recipe_runs_on_what_the_others_left(
     assert arch(run.model(TEACHER)) == arch(demo.model(TEACHER))
     found = json.loads((made["search"].output / "search.json").read_text())
     assert len(found["candidates"]) == len(made["search"].candidates)
+
+
+def executor(home: Path, job: str) -> str:
+    """What NeMo-Run has written down of a job's executor."""
+    (found,) = (home / "jobs").rglob(f"{job}_executor.yaml")
+    return found.read_text()
 
 
 def arch(model: Path) -> ModelArch:
@@ -123,7 +139,7 @@ def make_conversations(home: Path, demo: Run) -> None:
         AssistantDataConfig(world=demo.world, output=data, corrections=100, riddles=100)
     )
     tokenizer = run.root / "chat-tokenizer"
-    tokenizer.mkdir()
+    tokenizer.mkdir(parents=True)
     copy_tokenizer(demo.model(TEACHER), tokenizer)
     (tokenizer / CHAT_TEMPLATE_NAME).write_text(CHAT_TEMPLATE, encoding="utf-8")
     for name in (INSTRUCTIONS, PREFERENCES):
