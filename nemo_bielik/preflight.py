@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.stage import DistillConfig, distill
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.files import sibling
+from nemo_bielik.planner.training_memory import Layout, Workload, peak_memory
 from nemo_bielik.training import TrainConfig, train
 
 _GO, _NO_GO = 0, 1
@@ -94,13 +96,16 @@ def _preflight(config: Any, kind: type, stage: Callable[[Any], None]) -> int:
         sys.stdout.flush()
     stage(trial)
     used = gather_use()
+    shares = [taken / total for taken, total in used]
     if not speaks:
         return _GO
     times = [line["seconds"] for line in read_metrics(trial.output / "training" / "metrics.jsonl")]
     shutil.rmtree(trial.output)
     found = cost(times, config)
-    reasons = differences(ranks) + reasons_against(config.preflight, bandwidth, found, max(used))
-    print(*describe_cost(found, config, used), sep="\n")
+    most = max(shares, default=0.0)
+    reasons = differences(ranks) + reasons_against(config.preflight, bandwidth, found, most)
+    lines = describe_memory(used, planned_memory(config)) if used else []
+    print(*describe_cost(found, config), *lines, sep="\n")
     print("GO" if not reasons else "NO GO: " + "; ".join(reasons))
     return _NO_GO if reasons else _GO
 
@@ -179,13 +184,47 @@ def describe_bandwidth(bandwidth: float, ranks: int) -> str:
     return f"all-reduce over {ranks} ranks: {bandwidth:.2f} GB/s bus bandwidth"
 
 
-def describe_cost(found: Cost, config: TrainConfig, used: list[float]) -> list[str]:
-    """Return the lines about time and memory."""
-    lines = [
+def describe_cost(found: Cost, config: TrainConfig) -> list[str]:
+    """Return the lines about time."""
+    return [
         f"step: {found.step_seconds:.3f} s, {found.tokens_per_second:,.0f} tokens/s",
         f"{config.iters:,} steps ({config.tokens:,} tokens): {found.hours:.2f} hours on "
         f"{config.parallel.processes} ranks = {found.gpu_hours:.2f} GPU-hours (rank-hours on CPUs)",
     ]
-    if max(used):
-        lines.append(f"GPU memory taken: {min(used):.0%} to {max(used):.0%}")
-    return lines
+
+
+def planned_memory(config: TrainConfig) -> float | None:
+    """Return the bytes that `bielik plan` expects torch to take on the fullest GPU.
+
+    What CUDA and NCCL take beside it is left out, as torch does not count it. None where the
+    planner has no figures: it knows bf16 and trains every weight.
+    """
+    if config.precision != "bf16" or config.lora.rank:
+        return None
+    parallel, teacher = config.parallel, getattr(config, "teacher", None)
+    workload = Workload(
+        Checkpoint.open(config.model).arch,
+        Checkpoint.open(teacher).arch if teacher is not None else None,
+        config.longest_sequence,
+        config.global_batch_size,
+    )
+    layout = Layout(
+        tensor=parallel.tensor,
+        pipeline=parallel.pipeline,
+        data=parallel.data,
+        micro_batch_size=config.micro_batch_size,
+        sequence=parallel.sequence,
+        recompute=config.recompute,
+        context=parallel.context,
+    )
+    parts = peak_memory(workload, layout)
+    return sum(parts.values()) - parts["context"]
+
+
+def describe_memory(used: list[tuple[int, int]], planned: float | None) -> list[str]:
+    """Return the line about memory: what every GPU's torch took of how much, beside the plan."""
+    shares = [taken / total for taken, total in used]
+    most = max(taken for taken, _ in used)
+    told = f"; planned: {planned / 1e9:.1f} GB" if planned else ""
+    taken = f"{min(shares):.0%} to {max(shares):.0%}, at most {most / 1e9:.1f} GB"
+    return [f"GPU memory taken: {taken}{told}"]

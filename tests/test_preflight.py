@@ -4,17 +4,22 @@ from pathlib import Path
 
 import pytest
 
+from nemo_bielik.checkpoint import Checkpoint
 from nemo_bielik.distill.stage import DistillConfig
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.options import parse_config
+from nemo_bielik.planner.parameters import count_parameters
+from nemo_bielik.planner.training_memory import Layout, Workload, peak_memory
 from nemo_bielik.preflight import (
     Cost,
     PreflightDistillConfig,
     PreflightSettings,
     cost,
     describe_cost,
+    describe_memory,
     describe_ranks,
     differences,
+    planned_memory,
     reasons_against,
     short_run,
 )
@@ -43,10 +48,30 @@ def test_hours_follow_from_the_median_step():
     times = [30.0, 40.0, 42.0, 44.0, 64.0, 66.0, 68.0]
     found = cost(times, config())
     assert found == Cost(step_seconds=2.0, tokens_per_second=4000.0, hours=2.0, gpu_hours=8.0)
-    lines = describe_cost(found, config(), [0.5, 0.75])
+    lines = describe_cost(found, config())
     assert lines[0] == "step: 2.000 s, 4,000 tokens/s"
     assert "3,600 steps (28,800,000 tokens): 2.00 hours on 4 ranks = 8.00 GPU-hours" in lines[1]
-    assert lines[2] == "GPU memory taken: 50% to 75%"
+
+
+def test_what_memory_was_taken_stands_beside_what_was_planned():
+    used = [(50 * 10**9, 10**11), (75 * 10**9, 10**11)]
+    assert describe_memory(used, 70.04e9) == [
+        "GPU memory taken: 50% to 75%, at most 75.0 GB; planned: 70.0 GB"
+    ]
+    assert describe_memory(used, None) == ["GPU memory taken: 50% to 75%, at most 75.0 GB"]
+
+
+def test_the_plan_is_that_of_the_models_at_hand(make_model):
+    """Its weights and gradients, 6 bytes each, and 12 more on each of two data ranks' halves."""
+    student, teacher = make_model(num_hidden_layers=2), make_model(seed=1, num_hidden_layers=3)
+    words = [f"model={student}", f"teacher={teacher}", "parallel.tensor=1", "precision=bf16"]
+    arches = [Checkpoint.open(path).arch for path in (student, teacher)]
+    parts = peak_memory(Workload(*arches, 1000, 8), Layout(1, 1, 2, 1, False, False))
+    held = count_parameters(arches[0])
+    assert parts["weights"] + parts["gradients"] == 6 * held and parts["optimizer"] == 6 * held
+    own = sum(size for name, size in parts.items() if name != "context")
+    assert planned_memory(config(*words)) == pytest.approx(own)
+    assert planned_memory(config(*words, "precision=fp32")) is None
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,15 @@ def gather_ranks(megabytes: int) -> tuple[list[dict[str, Any]], float]:
     return ranks, bandwidth
 
 
-def gather_use() -> list[float]:
-    """Return for every rank the share of its GPU's memory that was taken at most; 0 on CPUs."""
+def gather_use() -> list[tuple[int, int]]:
+    """Return for every rank the bytes that torch took at most and its GPU's; none on CPUs."""
     if on_cpu():
-        return [0.0]
+        return []
     _next_port()
     with distributed_session():
         device = torch.cuda.current_device()
         total = torch.cuda.get_device_properties(device).total_memory
-        return _gathered(torch.cuda.max_memory_reserved(device) / total)
+        return _gathered((torch.cuda.max_memory_reserved(device), total))
 
 
 def _self() -> dict[str, Any]:
