@@ -73,6 +73,12 @@ class Cluster:
         """Return a job's state, such as RUNNING."""
         return self.run("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")
 
+    def end(self, job: str) -> str:
+        """Wait until a job has ended and return its state."""
+        under_way = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "")
+        self.wait(lambda: self.state(job) not in under_way, f"the end of job {job}")
+        return self.state(job)
+
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until `condition` holds, or fail with the daemons' last lines."""
         deadline = time.monotonic() + self.patience

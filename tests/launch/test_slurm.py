@@ -163,10 +163,11 @@ def test_a_chain_runs_though_its_first_job_is_queued_again(
     assert not (tmp_path / "run" / "tokens").exists()
     assert cluster.state(done.jobs["score"]) == "PENDING"
     cluster.run("scontrol", "update", f"JobId={first}", "StartTime=now")  # it would wait a while
-    cluster.wait(lambda: cluster.state(done.jobs["prune"]) == "COMPLETED", "the end of the chain")
-    assert (tmp_path / "run" / "models" / "pruned" / "bielik_manifest.json").is_file()
+    state = cluster.end(done.jobs["prune"])
     assert cli.main(["launch", "logs", "whole", "--site", str(site_file(tmp_path, site))]) == 0
     logs = capfd.readouterr().out
+    assert state == "COMPLETED", logs
+    assert (tmp_path / "run" / "models" / "pruned" / "bielik_manifest.json").is_file()
     headings = [line for line in logs.splitlines() if line.startswith("==>")]
     assert headings == [f"==> {name} <==" for name in done.jobs]
     assert logs.splitlines().count("job exited with code 3") == 1
