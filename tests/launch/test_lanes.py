@@ -58,6 +58,16 @@ def test_a_stage_runs_in_another_process(lanes, tmp_path):
     assert seen["pid"] in {child.pid for child in psutil.Process().children()}
 
 
+def test_a_lane_is_no_rank_of_the_process_that_opened_it(tmp_path, monkeypatch):
+    """Which torchrun may have started; side by side, two lanes would meet at its store."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    with Lanes(1) as own:
+        own.run(stage("note"), Task(folder=tmp_path))
+    (seen,) = notes(tmp_path)
+    assert set(seen) == {"pid", "BIELIK_LANE"}
+
+
 def test_an_error_of_a_stage_reaches_the_caller_as_itself(lanes, tmp_path):
     with pytest.raises(ConfigError) as caught:
         lanes.run(stage("refuse"), Task(folder=tmp_path, name="colour"))

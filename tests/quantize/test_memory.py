@@ -25,8 +25,8 @@ LARGE = {
 MIDDLE = LARGE | {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8}
 SMALL = LARGE | {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}
 #: The allocator gives back at once what a step frees: by itself it does from 32 MB on, which are
-#: the matrices of a model worth quantising, not the 16 MB of these.
-GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "2000000", "MALLOC_TRIM_THRESHOLD_": "2000000"}
+#: the matrices of a model worth quantising, not the 1 to 16 MB of these.
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "200000", "MALLOC_TRIM_THRESHOLD_": "200000"}
 
 
 @pytest.fixture(scope="module")
