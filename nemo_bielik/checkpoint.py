@@ -112,13 +112,23 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{directory}: holds no config.json; expected a Hugging Face model directory"
         )
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object of a model directory's JSON file, {} if there is no such file.
+
+    Raises `CheckpointError` if it holds anything else.
+    """
+    if not path.is_file():
+        return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path}: is not valid JSON ({error})") from None
-    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: is not valid JSON ({error}); copy it again") from None
+    if not isinstance(found, dict):
         raise CheckpointError(f"{path}: must hold one JSON object")
-    return config
+    return found
 
 
 def model_shards(directory: Path) -> list[Path]:

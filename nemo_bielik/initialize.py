@@ -4,7 +4,6 @@ It is how a small teacher starts and how "the same shape from random weights" is
 """
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_bielik import stages
 from nemo_bielik.arch import ModelArch, preset
-from nemo_bielik.checkpoint import Checkpoint, CheckpointWriter, copy_tokenizer, read_config
+from nemo_bielik.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    copy_tokenizer,
+    read_config,
+    read_json,
+)
 from nemo_bielik.errors import CheckpointError, ConfigError
 from nemo_bielik.files import file_sha256, require_space, value_sha256
 from nemo_bielik.progress import progress
@@ -168,11 +173,7 @@ def _base_config(
 
 def _special_token_ids(directory: Path, vocabulary: dict[str, int]) -> dict[str, int | None]:
     """Return the ids of the beginning, end and padding tokens that the tokenizer declares."""
-    path = directory / "tokenizer_config.json"
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is not valid JSON ({error})") from None
+    declared = read_json(directory / "tokenizer_config.json")
     ids = {}
     for role in ("bos", "eos", "pad"):
         token = declared.get(f"{role}_token")

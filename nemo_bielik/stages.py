@@ -5,10 +5,12 @@ import dataclasses
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from nemo_bielik.errors import StorageError
@@ -155,3 +157,20 @@ def _flat(manifest: Manifest) -> dict[str, str]:
     for name, value in manifest.config.items():  # as JSON: a tuple comes back from disk as a list
         values[f"setting {name}"] = json.dumps(value, sort_keys=True, default=str)
     return values
+
+
+@contextlib.contextmanager
+def end_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that programs of ours are stopped.
+
+    For stages whose work is saved as it comes: they end with success, and go on later.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -8,6 +8,7 @@ from trl import GRPOConfig as TrlConfig
 
 from nemo_bielik.align.grpo import GrpoConfig
 from nemo_bielik.errors import ConfigError
+from nemo_bielik.training import OptimConfig
 
 #: Rank 0 alone answers the held-out tasks; what others wait for takes no longer than this.
 _PATIENCE_SECONDS = 24 * 3600
@@ -33,14 +34,13 @@ def trl_arguments(config: GrpoConfig, work: Path, ends: list[int]) -> TrlConfig:
 
     Raises `ConfigError` where vLLM is asked for and cannot be had, or shards where there is no GPU.
     """
-    optim, on_gpu = config.optim, torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available()
     if config.shard and not on_gpu:
         raise ConfigError(
             "shard=true needs GPUs (FSDP splits nothing on CPUs); leave it out: every process then "
             "holds the whole model"
         )
     per_update = config.micro_batch_size * config.parallel.data
-    cosine = optim.decay == "cosine"
     return _Arguments(
         output_dir=str(work),
         max_steps=config.iters,
@@ -63,15 +63,6 @@ def trl_arguments(config: GrpoConfig, work: Path, ends: list[int]) -> TrlConfig:
             "local_files_only": True,
             "dtype": "bfloat16" if config.precision == "bf16" else "float32",
         },
-        learning_rate=optim.max_lr,
-        lr_scheduler_type="cosine_with_min_lr" if cosine else "constant_with_warmup",
-        lr_scheduler_kwargs={"min_lr": optim.min_lr} if cosine else {},
-        warmup_steps=optim.warmup_iters,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.beta1,
-        adam_beta2=optim.beta2,
-        max_grad_norm=optim.clip_grad,
-        optim="adamw_torch",
         bf16=config.precision == "bf16",
         gradient_checkpointing=config.recompute,
         use_cpu=not on_gpu,
@@ -87,8 +78,25 @@ def trl_arguments(config: GrpoConfig, work: Path, ends: list[int]) -> TrlConfig:
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
+        **_optimizer(config.optim),
         **_generation(config, on_gpu, ends),
     )
+
+
+def _optimizer(optim: OptimConfig) -> dict[str, Any]:
+    """Return AdamW with the rate's course."""
+    cosine = optim.decay == "cosine"
+    return {
+        "optim": "adamw_torch",
+        "learning_rate": optim.max_lr,
+        "lr_scheduler_type": "cosine_with_min_lr" if cosine else "constant_with_warmup",
+        "lr_scheduler_kwargs": {"min_lr": optim.min_lr} if cosine else {},
+        "warmup_steps": optim.warmup_iters,
+        "weight_decay": optim.weight_decay,
+        "adam_beta1": optim.beta1,
+        "adam_beta2": optim.beta2,
+        "max_grad_norm": optim.clip_grad,
+    }
 
 
 def _generation(config: GrpoConfig, on_gpu: bool, ends: list[int]) -> dict[str, Any]:

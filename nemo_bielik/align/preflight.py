@@ -15,9 +15,9 @@ from typing import Any, Self
 import numpy as np
 
 from nemo_bielik.align.settings import AlignConfig
-from nemo_bielik.checkpoint import Checkpoint, tokenizer_files
+from nemo_bielik.checkpoint import Checkpoint, read_json, tokenizer_files
 from nemo_bielik.data.chat import ChatTokenizer
-from nemo_bielik.data.generation import GENERATION_CONFIG, end_ids, read_generation_config
+from nemo_bielik.data.generation import GENERATION_CONFIG, end_ids
 from nemo_bielik.data.indexed import TokenFiles
 from nemo_bielik.data.sources import data_directories
 from nemo_bielik.data.tokenizer import TextTokenizer
@@ -87,7 +87,7 @@ class Preflight:
                 continue
             (directory / path.name).unlink(missing_ok=True)  # perhaps another name of a kept file
             shutil.copyfile(path, directory / path.name)
-        settings = read_generation_config(directory)
+        settings = read_json(directory / GENERATION_CONFIG)
         text = TextTokenizer.open(source)
         endings = {*end_ids(directory, text.eos_id), self.end_of_turn}
         settings |= {"bos_token_id": text.bos_id, "eos_token_id": sorted(endings)}

@@ -25,7 +25,7 @@ from nemo_bielik.bench.load import Endpoint, run_round
 from nemo_bielik.bench.prompts import make_prompts
 from nemo_bielik.bench.results import case_results
 from nemo_bielik.bench.rounds import ROUNDS_NAME, SavedRound, load_rounds
-from nemo_bielik.bench.servers import KINDS, choose_kind, end_on_sigterm, find_program, serve
+from nemo_bielik.bench.servers import KINDS, choose_kind, find_program, serve
 from nemo_bielik.bench.table import format_results
 from nemo_bielik.bench.targets import (
     Target,
@@ -38,7 +38,7 @@ from nemo_bielik.data.tokenizer import TextTokenizer
 from nemo_bielik.errors import ServerError
 from nemo_bielik.planner.cards import card_or_device
 from nemo_bielik.progress import progress
-from nemo_bielik.stages import describe, is_done, open_work, stage_output
+from nemo_bielik.stages import describe, end_on_sigterm, is_done, open_work, stage_output
 
 RESULTS_NAME = "bench.json"
 REQUESTS_NAME = "requests.jsonl"

@@ -4,7 +4,6 @@ A directory holds Hugging Face's ``tokenizer.json`` and ``tokenizer_config.json`
 the `tokenizers` library alone; transformers is imported only by `load_tokenizer`.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from nemo_bielik.checkpoint import read_json
 from nemo_bielik.data.chat_template import CHAT_TEMPLATE, CHAT_TEMPLATE_NAME
 from nemo_bielik.data.text import read_documents, text_bytes, text_fingerprint
 from nemo_bielik.errors import CheckpointError, ConfigError, DataError
@@ -236,13 +236,7 @@ def special_tokens(directory: Path, roles: Sequence[str] = tuple(SPECIAL_TOKENS)
     """Return the special tokens by role; later files fill what earlier ones leave out."""
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = directory / name
-        if not path.is_file():
-            continue
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: is not valid JSON ({error}); copy it again") from None
+        values = read_json(directory / name)
         for role in roles:
             token = values.get(role)
             token = token.get("content") if isinstance(token, dict) else token

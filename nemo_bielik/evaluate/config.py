@@ -5,7 +5,6 @@ from pathlib import Path
 
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.evaluate.suites.catalog import find_suites
-from nemo_bielik.evaluate.suites.suite import Suite
 
 
 @dataclass(kw_only=True)
@@ -106,11 +105,6 @@ class EvaluateConfig:
                 "texts, minimal_pairs and facts need the model itself; an endpoint serves suites "
                 "only (minimal pairs are one of them)"
             )
-
-    @property
-    def chosen_suites(self) -> list[Suite]:
-        """The suites that are asked for."""
-        return find_suites(self.suites)
 
     @property
     def asks_the_model(self) -> bool:

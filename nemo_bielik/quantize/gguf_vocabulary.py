@@ -14,7 +14,7 @@ from typing import Any
 
 import gguf
 
-from nemo_bielik.checkpoint import Checkpoint
+from nemo_bielik.checkpoint import Checkpoint, read_json
 from nemo_bielik.data.tokenizer import TextTokenizer, byte_alphabet, special_tokens
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.quantize.gguf_text import byte_level_split, frame, is_byte_level, prepends_space
@@ -128,10 +128,10 @@ def _tokens(found: Mapping[str, Any], source: Checkpoint) -> tuple[list[str], li
 
 def _specials(directory: Path, found: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
     """Return special ids, what is put around a text, and the chat template."""
-    settings = _json(directory / "tokenizer_config.json")
+    settings = read_json(directory / "tokenizer_config.json")
     named = special_tokens(directory, tuple(_ROLES))
     ids = {role: tokens.index(named[key]) for key, role in _ROLES.items() if named.get(key)}
-    ends = _json(directory / "generation_config.json").get("eos_token_id")
+    ends = read_json(directory / "generation_config.json").get("eos_token_id")
     turns = [one for one in ends if one != ids["eos"]] if isinstance(ends, list) else []
     if turns:
         ids["eot"] = turns[0]
@@ -189,13 +189,3 @@ def _require_pieces(
 
 def _is_byte(token: str) -> bool:
     return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is not valid JSON ({error}); copy it again") from None
-    return value if isinstance(value, dict) else {}

@@ -53,7 +53,7 @@ def _context(found: dict[str, Any]) -> dict[str, Any]:
     limited = [name for name, suite in found["suites"].items() if suite["limit"]]
     return {
         "headline": _headline(found),
-        "key_figures": _key_figures(found) + speed_figure(found.get("speed")),
+        "key_figures": student_figures(found) + speed_figure(found.get("speed")),
         "ratio": ratio_text(found["ratio"], found["baselines"]),
         "teacher": found["teacher"],
         "confidence": f"{100 * found['bootstrap']['confidence']:g} %",
@@ -89,7 +89,8 @@ def _headline(found: dict[str, Any]) -> str:
     return f"{main} keeps {percent(value)}{interval} of its teacher"
 
 
-def _key_figures(found: dict[str, Any]) -> list[Figure]:
+def student_figures(found: dict[str, Any]) -> list[Figure]:
+    """Return what each student keeps over all suites."""
     figures = []
     for row in _overall(found):
         value = share(row, found["ratio"])[0]

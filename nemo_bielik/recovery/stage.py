@@ -14,17 +14,15 @@ from nemo_bielik.evaluate.bootstrap import Bootstrap
 from nemo_bielik.evaluate.stage import ITEMS_NAME, RESULTS_NAME
 from nemo_bielik.files import file_sha256, write_json
 from nemo_bielik.quantize.stage import TABLE_NAME
-from nemo_bielik.recovery.aggregation import OVERALL, Rules
+from nemo_bielik.recovery.aggregation import Rules
 from nemo_bielik.recovery.card import Told, render_card
 from nemo_bielik.recovery.card_model import read_card_model
 from nemo_bielik.recovery.gather import collect, measured_baselines, open_stages
-from nemo_bielik.recovery.page import render
+from nemo_bielik.recovery.page import render, student_figures
 from nemo_bielik.recovery.pairing import Stage
 from nemo_bielik.recovery.quantized import read_quantized
 from nemo_bielik.recovery.speed import check_models, speed_figure
-from nemo_bielik.recovery.words import overall_remark, share
 from nemo_bielik.report.gather import read_object
-from nemo_bielik.report.wording import NONE, percent
 from nemo_bielik.stages import describe, is_done, stage_output
 
 PAGE_NAME, CARD_NAME = "recovery.html", "README.md"
@@ -133,20 +131,12 @@ def recover(config: RecoveryConfig) -> None:
             )
             card = render_card(found, student.label, model, told)
             (scratch / CARD_NAME).write_text(card, encoding="utf-8")
-        print("\n".join(headline(found)))
+        for one in student_figures(found):
+            print(f"{one.label:<16} keeps {one.text:<8} {one.remark}")
+        for one in speed_figure(speed):
+            print(f"{one.label}: {one.text}, {one.remark}")
         print(f"{config.output}: {RESULTS_NAME}, {PAGE_NAME}, {CARD_NAME}")
     _complain(config.output)
-
-
-def headline(found: dict[str, Any]) -> list[str]:
-    """Return a line a student: what it keeps over all suites; and the speed that was measured."""
-    lines = []
-    for row in (row for row in found["rows"] if row["level"] == OVERALL):
-        value, _ = share(row, found["ratio"])
-        kept = NONE if value is None else percent(value)
-        lines.append(f"{row['student']:<16} keeps {kept:<8} {overall_remark(row, found)}")
-    lines += [f"{one.label}: {one.text}, {one.remark}" for one in speed_figure(found["speed"])]
-    return lines
 
 
 def _main_student(students: Sequence[Stage], label: str) -> Stage:

@@ -118,7 +118,8 @@ def test_no_signal_to_the_bench_leaves_its_server_behind(tmp_path: Path, number:
     code = KIND + textwrap.dedent(f"""
         import contextlib, time
         from pathlib import Path
-        from nemo_bielik.bench.servers import end_on_sigterm, serve
+        from nemo_bielik.bench.servers import serve
+        from nemo_bielik.stages import end_on_sigterm
         place = Path({str(tmp_path)!r})
         with end_on_sigterm(), serve(
             "transformers", sys.executable, place, [], place / "log", 60

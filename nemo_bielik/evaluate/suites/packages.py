@@ -4,20 +4,20 @@
 what they wrote. Both continue from what lies in their directory, so a run that was killed goes on.
 """
 
-import json
 import os
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nemo_bielik.checkpoint import read_json
 from nemo_bielik.errors import ServerError
 from nemo_bielik.evaluate.suites.bfcl import BFCL, read_bfcl
+from nemo_bielik.evaluate.suites.catalog import find_suites
 from nemo_bielik.evaluate.suites.euroeval import EUROEVAL, read_euroeval
 from nemo_bielik.evaluate.suites.external import External
+from nemo_bielik.stages import end_on_sigterm
 
 if TYPE_CHECKING:
     from nemo_bielik.evaluate.config import EvaluateConfig
@@ -38,9 +38,10 @@ def run_packages(config: "EvaluateConfig", work: Path) -> tuple[list[External], 
         BFCL: _run_bfcl,
         EUROEVAL: _run_euroeval,
     }
+    chosen = {suite.name for suite in find_suites(config.suites)}
     found, missing = [], {}
     for name, run in runners.items():
-        if name not in {suite.name for suite in config.chosen_suites} or getattr(config, name):
+        if name not in chosen or getattr(config, name):
             continue
         if reason := _obstacle(config, name):
             missing[name] = reason
@@ -70,7 +71,7 @@ def _tokenizer_obstacle(directory: Path | None) -> str:
         path = directory / name
         if not path.is_file():
             return f"{directory} has no {name}, which its package reads"
-        if "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+        if "auto_map" in read_json(path):
             return f"{path} names code of its own (auto_map), which its package would run"
     return ""
 
@@ -113,7 +114,7 @@ def _run(name: str, command: Sequence[str], root: Path, environment: Mapping[str
     """Run a command in `root`, its output in a log beside it; raise `ServerError` if it fails."""
     log = root.with_name(f"{name}.log")
     print(f"{' '.join(command)}\n  its output: {log}", flush=True)
-    with log.open("a", encoding="utf-8") as stream, _ends_with_us():
+    with log.open("a", encoding="utf-8") as stream, end_on_sigterm():
         done = subprocess.run(
             command,
             cwd=root,
@@ -129,17 +130,3 @@ def _run(name: str, command: Sequence[str], root: Path, environment: Mapping[str
             f"{name} failed with status {done.returncode} ({last[-1].strip()[:200]}); its log is "
             f"{log}, what it wrote is kept and the same command continues"
         )
-
-
-@contextmanager
-def _ends_with_us() -> Iterator[None]:
-    """Let SIGTERM unwind, so that the program is killed too and goes on with the next command."""
-
-    def end(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
