@@ -15,6 +15,7 @@ from typing import Any
 import gguf
 
 from nemo_bielik.checkpoint import Checkpoint, read_json
+from nemo_bielik.data.generation import end_ids
 from nemo_bielik.data.tokenizer import TextTokenizer, byte_alphabet, special_tokens
 from nemo_bielik.errors import CheckpointError
 from nemo_bielik.quantize.gguf_text import byte_level_split, frame, is_byte_level, prepends_space
@@ -131,8 +132,7 @@ def _specials(directory: Path, found: Mapping[str, Any], tokens: list[str]) -> d
     settings = read_json(directory / "tokenizer_config.json")
     named = special_tokens(directory, tuple(_ROLES))
     ids = {role: tokens.index(named[key]) for key, role in _ROLES.items() if named.get(key)}
-    ends = read_json(directory / "generation_config.json").get("eos_token_id")
-    turns = [one for one in ends if one != ids["eos"]] if isinstance(ends, list) else []
+    turns = [one for one in end_ids(directory, None) if one != ids.get("eos")]
     if turns:
         ids["eot"] = turns[0]
     template = settings.get("chat_template")
