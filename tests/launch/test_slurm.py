@@ -88,7 +88,7 @@ def test_a_preempted_distillation_is_queued_again_and_finishes(
     stopped_at = int(saved.read_text())
     assert 20 < stopped_at < ITERS
     assert not config.output.exists()
-    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait a while
+    cluster.start_again(job)
     cluster.wait((config.output / "bielik_manifest.json").is_file, "the end of the training")
     cluster.wait(lambda: cluster.state(job) == "COMPLETED", "the end of the job")
 
@@ -162,7 +162,7 @@ def test_a_chain_runs_though_its_first_job_is_queued_again(
     cluster.wait(lambda: cluster.state(first) == "PENDING", "the second start's place")
     assert not (tmp_path / "run" / "tokens").exists()
     assert cluster.state(done.jobs["score"]) == "PENDING"
-    cluster.run("scontrol", "update", f"JobId={first}", "StartTime=now")  # it would wait a while
+    cluster.start_again(first)
     state = cluster.end(done.jobs["prune"])
     assert cli.main(["launch", "logs", "whole", "--site", str(site_file(tmp_path, site))]) == 0
     logs = capfd.readouterr().out

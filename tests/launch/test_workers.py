@@ -64,7 +64,7 @@ def test_a_job_that_is_under_way_is_found_again(cluster, site, tmp_path):
 
     again = JobWorkers(site, tmp_path / "notes").start("world", world(tmp_path / "world"), "world")
     assert json.loads(note.read_text())["jobs"] == {"world": job}
-    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    cluster.start_again(job)
     again()
     assert (tmp_path / "world" / "bielik_manifest.json").is_file()
     assert cluster.run("squeue", "--noheader", "--states=PENDING,RUNNING").strip() == ""
