@@ -13,6 +13,8 @@ from nemo_bielik.bench.metrics import RequestTimes
 from nemo_bielik.errors import ServerError
 
 CountTokens = Callable[[str], int]
+#: What text may be called in the delta of a chat: an answer, or thoughts before it.
+_DELTAS = ("content", "reasoning_content", "reasoning")
 
 
 def server_sent_events(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
@@ -46,8 +48,8 @@ def read_answer(
         if data == "[DONE]":
             continue
         value = _read_event(data, where)
-        usage = value.get("usage") or usage
-        text = _text(value)
+        usage = _object(value.get("usage"), where) or usage
+        text = _text(value, where)
         if text:
             times.append(stamp)
             texts.append(text)
@@ -62,6 +64,7 @@ def read_answer(
         )
     tokens, counted_by = _count(texts, usage, count_tokens)
     prompt = usage.get("prompt_tokens")
+    prompt = prompt if isinstance(prompt, int) else None
     return RequestTimes(answer.sent_ns, tuple(times), tokens, prompt, counted_by)
 
 
@@ -91,13 +94,29 @@ def _read_event(data: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _text(value: dict[str, Any]) -> str:
+def _text(value: dict[str, Any], where: str) -> str:
     """Return the text of an event, of ``/completions`` or ``/chat/completions``."""
     choices = value.get("choices") or [{}]
-    delta = choices[0].get("delta") or {}
-    return str(
-        choices[0].get("text") or delta.get("content") or delta.get("reasoning_content") or ""
-    )
+    if not isinstance(choices, list):
+        raise ServerError(_misshapen(choices, where))
+    choice = _object(choices[0], where)
+    delta = _object(choice.get("delta"), where)
+    found = [choice.get("text"), *(delta.get(name) for name in _DELTAS)]
+    text = next(filter(None, found), "")
+    if not isinstance(text, str):
+        raise ServerError(_misshapen(text, where))
+    return text
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    """Return a part of an event that is an object or null."""
+    if value is not None and not isinstance(value, dict):
+        raise ServerError(_misshapen(value, where))
+    return value or {}
+
+
+def _misshapen(value: Any, where: str) -> str:
+    return f"{where}: an event holds {str(value)[:60]!r} where OpenAI's API has something else"
 
 
 def _not_a_stream(answer: Answer) -> str:

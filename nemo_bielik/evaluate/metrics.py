@@ -101,10 +101,11 @@ def matthews(items: Sequence[Item]) -> ItemStatistics:
 
 
 def macro_f1(items: Sequence[Item]) -> ItemStatistics:
-    """Mean over classes of F1; the classes are those that occur on either side of a resample.
+    """Mean over classes of F1; the classes are those of a resample's references.
 
-    An answer that is no class (an empty one, for example) counts as one more class with F1 = 0, as
-    in scikit-learn.
+    So an answer that is none of them (an empty one, for example) misses its reference and is no
+    class of its own, which a single one would add to the mean with F1 = 0: scikit-learn's
+    ``f1_score(labels=<classes of the references>, average="macro")``.
     """
     values, classes = _confusion(items)
     return ItemStatistics(values, partial(_macro_f1_of_totals, classes))
@@ -163,9 +164,9 @@ def _matthews_of_totals(classes: int, totals: Float64) -> Float64:
 def _macro_f1_of_totals(classes: int, totals: Float64) -> Float64:
     table = totals.reshape(-1, classes, classes)
     right = np.diagonal(table, axis1=1, axis2=2)
-    occurrences = table.sum(axis=2) + table.sum(axis=1)
-    f1 = np.divide(2 * right, occurrences, out=np.zeros_like(right), where=occurrences > 0)
-    return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1))
+    real, said = table.sum(axis=2), table.sum(axis=1)
+    f1 = np.divide(2 * right, real + said, out=np.zeros_like(right), where=real > 0)
+    return np.asarray(f1.sum(axis=1) / (real > 0).sum(axis=1))
 
 
 def _number(item: Item, key: str) -> float:

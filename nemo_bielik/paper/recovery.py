@@ -52,6 +52,8 @@ def rebuild() -> dict[str, Any]:
             {
                 "benchmark": benchmark["name"],
                 "table": benchmark["table"],
+                "teacher": benchmark["teacher"],
+                "student": benchmark["student"],
                 "recovery_percent": round(value, 1),
                 "printed_percent": row[1],
                 "parts": _parts(benchmark),
@@ -89,6 +91,11 @@ def print_paper(config: PaperConfig) -> None:
     overall = {"printed_percent": found["printed_overall_percent"]}
     cells.append(["mean of the nine", "4", *_percents(found["overall_percent"], overall)])
     print(align(["benchmark", "from table", "recovery", "printed"], cells))
+    print(
+        "\nPlain ratios: in Tables 5 to 11 of the Instruct student to the Instruct teacher, in "
+        'Table 15 of\n"Bielik-Minitron-7B" to the Instruct teacher; Table 12 does not say which '
+        "stages it compares."
+    )
     print("\nWhere the report contradicts itself:")
     for line in found["contradictions"]:
         print(f"  {line}")

@@ -129,6 +129,18 @@ class Recoveries:
         """Those of them that are benchmarks of the report."""
         return [name for name in self.suites if benchmark_of(name)]
 
+    def tasks(self, key: tuple[str, str, str]) -> list[tuple[str, str]]:
+        """Return the tasks that a figure is made of, each with its suite."""
+        level, _, name = key
+        if key in self.groups:
+            groups = [self.groups[key]]
+        elif level in (OVERALL, NINE):
+            suites = self.benchmarks if level == NINE else self.suites
+            groups = [self.groups[SUITE, suite, suite] for suite in suites]
+        else:  # a language or category of several suites
+            groups = [one for at, one in self.groups.items() if (at[0], at[2]) == (level, name)]
+        return [(group.suite, cell.task) for group in groups for cell in group.cells]
+
 
 def recoveries(pairs: Sequence[Pair], label: str, rules: Rules) -> Recoveries:
     """Return every recovery of a student of whom `pairs` can be compared."""

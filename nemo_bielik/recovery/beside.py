@@ -17,7 +17,8 @@ from nemo_bielik.report.figures import Figure
 
 #: What of a suite of ours is never the report's: docs/suites.md, "What is ours".
 _OURS = {
-    "open-pl": "prompts are ours; DYK, PSC and CBD are scored by macro F1",
+    "open-pl": "prompts are ours; DYK, PSC and CBD are scored by macro F1; "
+    "the leaderboard's average is above baselines, ours is of plain scores",
     "eq-bench-pl": "prompts are ours; first ratings only",
     "medical": "prompts are ours",
     "include-base-44": "the 20 languages are our choice",

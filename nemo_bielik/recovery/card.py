@@ -130,10 +130,13 @@ def _result(found: dict[str, Any], row: Row) -> dict[str, Any]:
     suite = found["suites"][row["suite"]]
     task = suite["tasks"][row["name"]]
     name = f"{row['suite']}: {row['name']}"
-    limited = f" ({limit_text(suite['limit'])})" if suite["limit"] else ""
+    (student,) = (one for one in found["students"] if one["label"] == row["student"])
+    repeats = len(student["evaluations"])
+    marks = [limit_text(suite["limit"]), f"mean of {repeats} repeats" if repeats > 1 else ""]
+    marked = f" ({'; '.join(filter(None, marks))})" if any(marks) else ""
     return {
         "task": {"type": "text-generation"},
-        "dataset": {"name": name + limited, "type": str(task.get("dataset") or row["name"])}
+        "dataset": {"name": name + marked, "type": str(task.get("dataset") or row["name"])}
         | ({"split": task["split"]} if task.get("split") else {}),
         "metrics": [
             {"type": row["metric"], "value": round(row["student_score"], 4), "name": row["metric"]}

@@ -136,6 +136,8 @@ def _suite(path: Path, name: str, entry: Any) -> SuiteRun:
     where = f"{path / RESULTS_NAME}: suite {name}"
     if not isinstance(entry, dict) or not isinstance(entry.get("tasks", {}), dict):
         raise DataError(f"{where} must be an object with an object of tasks")
+    if not isinstance(entry.get("not_run") or {}, dict):
+        raise DataError(f"{where}: not_run must be an object of tasks and reasons")
     return SuiteRun(
         name=name,
         status=str(entry.get("status", RUN)),

@@ -2,19 +2,18 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_bielik.errors import ConfigError, DataError
-from nemo_bielik.evaluate.stage import RESULTS_NAME
 from nemo_bielik.manifest import MANIFEST_NAME, Manifest
-from nemo_bielik.recovery.aggregation import Recoveries, Rules, recoveries
+from nemo_bielik.recovery.aggregation import SUITE, Recoveries, Rules, recoveries
 from nemo_bielik.recovery.evaluations import RUN, Evaluation, read_evaluation
 from nemo_bielik.recovery.pairing import Gap, Stage, pair
-from nemo_bielik.recovery.rows import table
+from nemo_bielik.recovery.rows import Row, table
 from nemo_bielik.recovery.words import drawn_text
-from nemo_bielik.report.gather import read_object
 from nemo_bielik.runs import ALIGNED, DISTILLED, FINE_TUNED, PRUNED, REWARDED, TEACHER
 
 #: What a model is called after the stage that made it; others by their directory's name.
@@ -78,24 +77,11 @@ def measured_baselines(paths: Sequence[Path]) -> dict[tuple[str, str], float]:
     """Return the best score of the baselines' evaluations for every (suite, task)."""
     best: dict[tuple[str, str], float] = {}
     for path in paths:
-        results = read_object(path / RESULTS_NAME)
-        if not results:
-            raise DataError(f"{path}: holds no {RESULTS_NAME}; give an evaluation of a baseline")
-        for key, score in _scores(results):
-            best[key] = max(score, best.get(key, score))
+        for suite in read_evaluation(path).suites.values():
+            for task in suite.tasks.values():
+                key = (suite.name, task.name)
+                best[key] = max(task.score, best.get(key, task.score))
     return best
-
-
-def _scores(results: Mapping[str, Any]) -> list[tuple[tuple[str, str], float]]:
-    found = [
-        ((suite, task), float(entry["score"]))
-        for suite, one in (results.get("suites") or {}).items()
-        for task, entry in (one.get("tasks") or {}).items()
-    ]
-    for suite, measure in (("minimal_pairs", "minimal_pairs_accuracy"), ("facts", "fact_accuracy")):
-        if measure in results:
-            found.append(((suite, suite), float(results[measure])))
-    return found
 
 
 def compare_stages(
@@ -122,6 +108,7 @@ def collect(
     found, gaps = compare_stages(teacher, students, rules)
     suites = _suites([teacher, *students], rules)
     rows = table(found, rules)
+    _mark_parts(rows, _task_counts(suites, gaps))
     for row in rows:  # so that no figure of a limited run stands anywhere without saying so
         names = [row["suite"]] if row["suite"] else row.get("suites", list(suites))
         row["limited"] = [name for name in names if suites[name]["limit"]]
@@ -146,6 +133,33 @@ def collect(
         "not_run": [gap.plain() for gap in gaps if not gap.refused],
         "refused": [gap.plain() for gap in gaps if gap.refused],
     }
+
+
+def _task_counts(suites: Mapping[str, Any], gaps: Sequence[Gap]) -> dict[str, int]:
+    """Return of how many tasks each suite's own figure is made where all of them ran."""
+    known = {(name, task) for name, suite in suites.items() for task in suite["tasks"]}
+    known |= {(gap.suite, gap.task) for gap in gaps if gap.task}
+    return Counter(
+        name
+        for name, task in known
+        if suites.get(name, {}).get("tasks", {}).get(task, {}).get("in_suite", True)
+    )
+
+
+def _mark_parts(rows: Sequence[Row], counts: Mapping[str, int]) -> None:
+    """Note on every suite's figure, and on means of suites, of which tasks it is not made."""
+    parts = {
+        (row["student"], row["suite"]): f"{row['tasks']} of {counts[row['suite']]} tasks"
+        for row in rows
+        if row["level"] == SUITE and row["tasks"] < counts[row["suite"]]
+    }
+    for row in rows:
+        names = [row["suite"]] if row["level"] == SUITE else row.get("suites", [])
+        found = {name: parts.get((row["student"], name)) for name in names}
+        notes = [
+            text if row["suite"] else f"{name}: {text}" for name, text in found.items() if text
+        ]
+        row["note"] = "; ".join(filter(None, (row["note"], *notes)))
 
 
 def describe_stage(stage: Stage, teacher: Stage) -> dict[str, Any]:

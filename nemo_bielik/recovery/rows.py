@@ -23,7 +23,7 @@ def table(students: Sequence[Recoveries], rules: Rules) -> list[Row]:
             if key[0] == NINE:
                 row |= {"suites": student.benchmarks}
             earlier = before.found.get(key) if before else None
-            if before and earlier and _same_tasks(before, student, key):
+            if before and earlier and before.tasks(key) == student.tasks(key):
                 row["change"] = _change(before.label, earlier, recovery, rules.bootstrap)
             rows.append(row)
     return rows
@@ -75,13 +75,3 @@ def _change(label: str, before: Recovery, now: Recovery, bootstrap: Bootstrap) -
         found[f"{prefix}_points"] = difference.value if difference else None
         found[f"{prefix}_interval_points"] = list(interval) if interval else None
     return found
-
-
-def _same_tasks(before: Recoveries, student: Recoveries, key: tuple[str, str, str]) -> bool:
-    """Whether two students' figures come from the same tasks: suites, for those over all."""
-    if key in student.groups and key in before.groups:
-        one, other = before.groups[key], student.groups[key]
-        return [cell.task for cell in one.cells] == [cell.task for cell in other.cells]
-    if key[0] == NINE:
-        return before.benchmarks == student.benchmarks
-    return before.suites == student.suites

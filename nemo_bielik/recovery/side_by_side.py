@@ -34,6 +34,9 @@ from nemo_bielik.report.wording import NONE, number
 
 EVALUATE, RECOVERY = "evaluate", "recovery"
 
+#: What of a recovery's settings decides its figures.
+_SETTINGS = {"teacher", "students", "labels", "mean_of_ratios", "baselines", "above_baseline"}
+
 
 @dataclass(kw_only=True)
 class CompareRunsConfig:
@@ -138,6 +141,10 @@ class _Opened:
     @classmethod
     def of(cls, path: Path, bootstrap: Bootstrap) -> "_Opened":
         made = Manifest.load(path).config
+        if lacking := _SETTINGS - made.keys():
+            raise DataError(
+                f"{path / MANIFEST_NAME}: lacks the setting {min(lacking)}; make the recovery again"
+            )
         rules = Rules(
             bootstrap=bootstrap,
             mean_of_ratios=tuple(made["mean_of_ratios"]),
@@ -165,7 +172,17 @@ def _recoveries(config: CompareRunsConfig) -> tuple[list[Difference], list[Gap]]
         if name in second.suites and suite != second.suites[name]
     ]
     gaps = [Gap(name, "", "second", reason, True) for name in changed]
+    gaps += _other_tasks(first, second)
     return list(_matched(first, second, changed, config)), [*first.gaps, *second.gaps, *gaps]
+
+
+def _other_tasks(first: _Opened, second: _Opened) -> Iterator[Gap]:
+    """Name the suites that a student's two figures take different tasks of."""
+    for label in first.students.keys() & second.students.keys():
+        one, other = first.students[label], second.students[label]
+        for suite in [suite for suite in one.suites if suite in other.suites]:
+            if one.tasks((SUITE, suite, suite)) != other.tasks((SUITE, suite, suite)):
+                yield Gap(suite, "", label, "the runs' figures are of different tasks", True)
 
 
 def _matched(
@@ -176,10 +193,10 @@ def _matched(
         one, other = first.students[label], second.students[label]
         for key, recovery in one.found.items():
             match = other.found.get(key)
-            suites = [key[1]] if key[1] else one.benchmarks if key[0] == NINE else one.suites
-            if match is None or set(suites) & set(changed):
+            if match is None or one.tasks(key) != other.tasks(key):
                 continue
-            if not key[1] and one.suites != other.suites:
+            suites = list(dict.fromkeys(suite for suite, _ in one.tasks(key)))
+            if set(suites) & set(changed):
                 continue
             pairs = (recovery.above, match.above) if first.above else (recovery.plain, match.plain)
             if pairs[0] and pairs[1]:

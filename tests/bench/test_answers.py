@@ -49,6 +49,13 @@ def test_times_of_text_and_the_servers_own_count(make: Any) -> None:
     assert found.counted_by == "usage"
 
 
+def test_thoughts_before_an_answer_are_text_and_a_count_in_words_is_none() -> None:
+    thought = {"choices": [{"delta": {"content": None, "reasoning": "hm"}}]}
+    usage = {"usage": {"prompt_tokens": "12", "completion_tokens": 2}}
+    found = read(answer(event(thought), event(delta("a")), event(usage)))
+    assert (found.text_ns, found.output_tokens, found.prompt_tokens) == ((100, 200), 2, None)
+
+
 def test_without_usage_the_tokenizer_counts_and_else_the_pieces() -> None:
     found = answer(event(text("ala")), event(text(" ma kota")))
     assert read(found, lambda words: len(words.split())).output_tokens == 3
@@ -76,6 +83,12 @@ def test_without_usage_the_tokenizer_counts_and_else_the_pieces() -> None:
         (answer(event(text(""))), "ended without a token"),
         (answer(b"data: [DONE]\n\n"), "ended without a token"),
         (answer(b"data: hello\n\n"), "not a JSON object"),
+        (answer(event({"choices": "abc"})), "an event holds 'abc' where"),
+        (answer(event({"choices": ["abc"]})), "an event holds 'abc' where"),
+        (answer(event({"choices": [{"delta": "x"}]})), "an event holds 'x' where"),
+        (answer(event({"choices": [{"text": 7}]})), "an event holds '7' where"),
+        (answer(event({"usage": [1]})), r"an event holds '\[1\]' where"),
+        (answer(event({"choices": [None]})), "ended without a token"),
         (answer(event({"error": {"message": "CUDA out of memory"}})), "CUDA out of memory"),
         (
             answer(event(text("a")), failure="the server closed the connection"),

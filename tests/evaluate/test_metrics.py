@@ -46,6 +46,12 @@ def test_mcc_and_macro_f1_by_hand() -> None:
     assert METRICS["macro_f1"].score(items) == pytest.approx((12 / 15 + 2 / 5) / 2)
 
 
+def test_an_answer_that_is_no_class_misses_and_is_no_class_of_its_own() -> None:
+    items = classified([("a", "a")] * 3 + [("b", "b")] * 3 + [("b", "[invalid]")])
+    # a: 1; b: precision 1, recall 3/4
+    assert METRICS["macro_f1"].score(items) == pytest.approx((1 + 6 / 7) / 2)
+
+
 @pytest.mark.filterwarnings("ignore:A single label:UserWarning")
 @settings(deadline=None)
 @given(PAIRS)
@@ -54,7 +60,8 @@ def test_mcc_and_macro_f1_are_those_of_scikit_learn(pairs: list[tuple[str, str]]
     items = classified(pairs)
     expected = matthews_corrcoef(real, said)
     assert METRICS["mcc"].score(items) == pytest.approx(expected, abs=1e-12)
-    expected = f1_score(real, said, average="macro", zero_division=0)
+    classes = sorted(set(real))
+    expected = f1_score(real, said, labels=classes, average="macro", zero_division=0)
     assert METRICS["macro_f1"].score(items) == pytest.approx(expected, abs=1e-12)
 
 

@@ -63,6 +63,30 @@ def test_two_recoveries_of_one_student(
     assert overall["interval"] == pytest.approx([0.0, 37.5])  # binomial (8, ⅛)
 
 
+def test_figures_of_different_tasks_are_not_set_against_each_other(
+    evaluation: Write, compare: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One task answered alike twice, another that the second run's student lost: no difference."""
+
+    def quiz(name: str, easy: str, hard: str) -> Path:
+        tasks = {
+            task: {"items": [{"item": str(n), "score": float(a)} for n, a in enumerate(answers)]}
+            for task, answers in (("easy", easy), ("hard", hard))
+        }
+        return evaluation(name, suites={"quiz": {"tasks": tasks}})
+
+    teacher, words = quiz("t", "1111", "1111"), ("labels=[small]",)
+    first = recovery(tmp_path / "r1", teacher, quiz("x", "1110", "1000"), words=words)
+    second = recovery(tmp_path / "r2", teacher, quiz("y", "1110", "1"), words=words)
+    capsys.readouterr()
+    status, found = compare(first, second)
+    levels = [(row["level"], row["name"], row["difference"]) for row in found["rows"]]
+    assert (status, levels[0]) == (0, ("task", "easy", 0.0))
+    assert not {"suite", "overall"} & {level for level, *_ in levels}
+    reasons = {gap["reason"] for gap in found["without"] if gap["suite"] == "quiz"}
+    assert "the runs' figures are of different tasks" in reasons
+
+
 def test_limits_and_what_was_not_run_are_told(
     evaluation: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,8 @@ from nemo_bielik.recovery.stage import RecoveryConfig, recover
 
 Write = Callable[..., Path]
 
+GIVE = "give a directory that `bielik evaluate` made"
+
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
@@ -130,7 +132,7 @@ def test_where_nothing_can_be_compared_nothing_is_written(
         (("resamples=9",), "resamples is 9; an interval needs at least 100"),
         (("confidence=2",), "confidence is 2.0; it must lie between 0 and 1"),
         (("languages=[Polish]",), "languages has 'Polish'; it takes ISO 639 codes such as pl"),
-        (("baselines=[no]",), "no: holds no results.json; give an evaluation of a baseline"),
+        (("baselines=[no]",), "no: is no evaluation, it lacks bielik_manifest.json; " + GIVE),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -169,6 +171,8 @@ def test_repeats_share_a_label_and_a_label_comes_from_the_models_stage(
     assert [one["made_by"] for one in found["students"]] == ["distill", ""]
     overall = [row["recovery_percent"] for row in found["rows"] if row["level"] == "overall"]
     assert overall == [75.0, 37.5]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "(mean of 2 repeats)" in card.split("---")[1]  # in what a hub reads
 
 
 def test_the_stages_of_alignment_stand_in_their_order_each_against_the_one_before(
@@ -241,3 +245,34 @@ def test_a_served_model_is_called_by_its_name_and_address(
     assert results(tmp_path)["students"][0]["model"] == "Q4 at http://host:1/v1"
     said = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "is Q4 at http://host:1/v1, whose weights were not at hand" in said
+
+
+def test_a_figure_of_fewer_tasks_says_so_everywhere(
+    evaluation: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both students answer alike; of the second, task b went astray, so it is set against nothing.
+
+    Of a and b the teacher has 3 of 4, the students 2: 2/3. Of a alone 1 of 2 is a half.
+    """
+
+    def quiz(name: str, **answers: str) -> Path:
+        tasks = {
+            task: {"items": [{"item": str(n), "score": float(a)} for n, a in enumerate(given)]}
+            for task, given in answers.items()
+        }
+        return evaluation(name, suites={"quiz": {"tasks": tasks}})
+
+    output, teacher = tmp_path / "out", quiz("t", a="11", b="10")
+    students = f"students=[{quiz('s', a='10', b='10')},{quiz('q', a='10', b='1')}]"
+    assert cli.main(["recovery", f"teacher={teacher}", students, f"output={output}"]) == 2
+    assert "quiz: 1 of 2 tasks" in capsys.readouterr().out
+    rows = json.loads((output / "results.json").read_text())["rows"]
+    levels = {(row["level"], row["student"]): row for row in rows if row["level"] != "task"}
+    assert levels["suite", "s"]["recovery_percent"] == pytest.approx(200 / 3)
+    assert (levels["suite", "s"]["note"], levels["overall", "s"]["note"]) == ("", "")
+    assert levels["suite", "q"]["recovery_percent"] == 50.0
+    assert levels["suite", "q"]["note"] == "1 of 2 tasks"
+    assert levels["overall", "q"]["note"] == "quiz: 1 of 2 tasks"
+    assert not any("change" in levels[level, "q"] for level in ("suite", "overall"))
+    assert "1 of 2 tasks" in (output / "README.md").read_text()
+    assert "quiz: 1 of 2 tasks" in (output / "recovery.html").read_text()

@@ -59,7 +59,7 @@ def read_bfcl(project: Path, model: str | None) -> External:
     versions = set()
     for path in scores:
         place = path.relative_to(root)
-        version, category = _version_and_category(path.name)
+        version, category = _version_and_category(path)
         if place.parts[0] != name or category == _NOT_SCORED:
             continue
         result = project / "result" / place.with_name(path.name.replace("_score.", "_result."))
@@ -86,9 +86,12 @@ def _limit(found: External) -> str | None:
     return "; ".join(parts) or None
 
 
-def _version_and_category(name: str) -> tuple[str, str]:
+def _version_and_category(score: Path) -> tuple[str, str]:
     """Split ``BFCL_v4_live_simple_score.json`` into version and category."""
-    bfcl, number, category = name.removesuffix("_score.json").split("_", 2)
+    parts = score.name.removesuffix("_score.json").split("_", 2)
+    if len(parts) < 3:
+        raise DataError(f"{score}: its name is not BFCL's, such as BFCL_v4_live_simple_score.json")
+    bfcl, number, category = parts
     return f"{bfcl}_{number}", category
 
 

@@ -191,12 +191,7 @@ class ChatEndpoint(LocalChatCompletion):  # type: ignore[misc]
         A message whose content is null, which the API allows (of a refusal, for example), is an
         empty answer.
         """
-        return [
-            ""
-            if "content" in message and message["content"] is None
-            else _text(message.get("content"))
-            for message in (choice.get("message") or {} for choice in _choices(outputs))
-        ]
+        return [_content(choice.get("message")) for choice in _choices(outputs)]
 
 
 def unreachable(address: str, error: BaseException) -> ServerError:
@@ -244,6 +239,12 @@ def _is_scored(log_prob: Any, top: Any) -> bool:
     """Return whether a token has its log-probability and the likeliest tokens theirs."""
     tops = list(top.values()) if isinstance(top, dict) else []
     return bool(tops) and all(isinstance(value, int | float) for value in (log_prob, *tops))
+
+
+def _content(message: Any) -> str:
+    if not isinstance(message, dict) or "content" not in message:
+        raise ServerError(f"answer out of format: its message is {str(message)[:80]!r}")
+    return "" if message["content"] is None else _text(message["content"])
 
 
 def _text(value: Any) -> str:

@@ -67,6 +67,7 @@ def test_conversations_that_fill_a_memory_are_no_entries(put_bfcl, tmp_path):
         (lambda score: score.write_text(""), "counts None of None right"),
         (lambda score: score.write_text("["), "line 1 is not JSON"),
         (lambda score: score.unlink(), "holds no scores"),
+        (lambda score: score.rename(score.with_name("odd_score.json")), "its name is not BFCL's"),
     ],
 )
 def test_scores_that_do_not_fit_are_refused(put_bfcl, tmp_path, wrong, said):

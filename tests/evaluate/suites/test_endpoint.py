@@ -208,6 +208,17 @@ def test_a_chat_answer_without_content_is_an_empty_answer(config, serving, resul
     assert "6 answers were empty and count as wrong" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("message", ["film", {}, None])
+def test_a_chat_answer_out_of_format_is_one_line(config, serving, message):
+    answer = {"choices": [{"index": 0, "message": message}]}
+    with (
+        serving(lambda request: answer) as url,
+        pytest.raises(ServerError, match="answer out of format: its message is") as caught,
+    ):
+        evaluate(config(url, chat=True))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_refused_key_is_not_called_a_server_that_is_gone(config, serving):
     with (
         serving(lambda request: 401) as url,

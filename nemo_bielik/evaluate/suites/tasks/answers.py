@@ -2,7 +2,9 @@
 
 An answer is accepted by the rule of PolEval 2021's question-answering task, which PolQA's authors
 set: numbers must be equal; of other answers the edit distance to a right one, in lower case, must
-be less than half of that one's length.
+be less than half of that one's length. Ours is what becomes of words with numbers ("w 1410 roku"):
+the number alone is right, and other words must hold the same numbers, or a date would stand for
+every other one in its month.
 """
 
 import ast
@@ -26,10 +28,10 @@ def accept(doc: Document, results: list[str]) -> dict[str, float]:
 def is_right(answer: str, gold: str) -> bool:
     """Return whether `answer` counts as `gold`."""
     answer, gold = answer.strip().rstrip(".").lower(), gold.strip().lower()
-    wanted = _number(gold)
-    if wanted is not None:
-        return _number(answer) == wanted
-    return bool(edit_distance(answer, gold) < len(gold) / 2)
+    wanted, given = _numbers(gold), _numbers(answer)
+    if _NUMBER.fullmatch(gold) or (_NUMBER.fullmatch(answer) and len(wanted) == 1):
+        return given[:1] == wanted
+    return set(wanted) <= set(given) and bool(edit_distance(answer, gold) < len(gold) / 2)
 
 
 def distinct_passages(dataset: Dataset) -> Dataset:
@@ -54,11 +56,12 @@ def answerable(dataset: Dataset) -> Dataset:
     return kept.map(lambda doc: {"accepted_answers": list(doc["answers"]["text"])})
 
 
-def _number(text: str) -> float | None:
-    found = _NUMBER.search(text)
-    if found is None:
-        return None
-    digits = found.group().replace(" ", "").replace(",", ".")
+def _numbers(text: str) -> list[float]:
+    return [_value(found.group()) for found in _NUMBER.finditer(text)]
+
+
+def _value(number: str) -> float:
+    digits = number.replace(" ", "").replace(",", ".")
     whole, _, rest = digits.rpartition(".") if digits.count(".") > 1 else ("", "", digits)
     return float(whole.replace(".", "") + rest)
 
