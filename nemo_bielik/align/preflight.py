@@ -47,7 +47,8 @@ class Preflight:
             report: makes the report of one directory for a sequence length.
 
         Raises:
-            CheckpointError: the model has no chat template, or is too small for its tokens.
+            CheckpointError: the model has no chat template, one that does not have the end of the
+                assistant's turn learned, or is too small for its tokens.
             DataError: tokens of another tokenizer or template, or examples that do not fit where
                 `config.unfit` is ``stop``.
         """
@@ -59,7 +60,9 @@ class Preflight:
             reports[name] = report(directory, config.sequence_length)
             _check_fit(directory, reports[name], config)
         _check_vocabulary(config.model, tokenizer.directory)
-        return cls(reports, tokenizer, _end_of_turn(config.train_data[0]))
+        ending = _end_of_turn(config.train_data[0])
+        _check_ending(ending, tokenizer, config.model)
+        return cls(reports, tokenizer, ending)
 
     def lines(self) -> list[str]:
         """Return the reports in words."""
@@ -170,6 +173,18 @@ def _end_of_turn(directory: Path) -> int:
         ids[int(np.flatnonzero(loss)[-1])] for ids, loss in _first_documents(directory)
     )
     return endings.most_common(1)[0][0]
+
+
+def _check_ending(ending: int, tokenizer: ChatTokenizer, model: Path) -> None:
+    """Refuse an ordinary token: an assistant that learned it as its end would stop at every one."""
+    known = tokenizer.tokenizer
+    marks = {*known.all_special_ids, *known.added_tokens_decoder, *end_ids(model, None)}
+    if ending not in marks:
+        raise CheckpointError(
+            f"{tokenizer.directory}: its chat template leaves the end of the assistant's turn out "
+            f"of what is learned, which ends with {known.convert_ids_to_tokens(ending)!r}; put the "
+            "token that ends the turn inside {% generation %}, and tokenize again"
+        )
 
 
 def _first_documents(directory: Path) -> list[tuple[list[int], Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from nemo_bielik.align.preflight import Preflight, conversations_report
 from nemo_bielik.align.settings import AlignConfig, AlignSettings
 from nemo_bielik.stages import is_done
-from nemo_bielik.training import OptimConfig, prepare
+from nemo_bielik.training import OptimConfig, data_fingerprints, prepare
 
 
 @dataclass(kw_only=True)
@@ -56,4 +56,5 @@ def preflight(config: SftConfig) -> Preflight:
 
 def describe(config: SftConfig) -> list[str]:
     """Return the lines that ``bielik sft --dry-run`` adds."""
+    data_fingerprints(config)
     return preflight(config).lines()

@@ -69,6 +69,11 @@ class QuantizeConfig(KeptLayers):
                 f"max_loss is {self.max_loss}; it must be a number of 0 or more, and needs "
                 "held_out to measure the loss on"
             )
+        if self.max_loss is not None and self.kv_cache != "none":
+            raise ConfigError(
+                "max_loss judges weights and activations, not keys and values, which the measured "
+                f"model does not round; leave it out, or kv_cache={self.kv_cache}"
+            )
         for wanted in self.gguf_formats:
             if wanted.needs_importance and not self.texts:
                 raise ConfigError(f"{wanted.name} needs an importance matrix; give texts")

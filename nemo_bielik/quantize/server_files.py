@@ -121,9 +121,10 @@ class ServerFiles:
         size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
         shapes = linear_shapes(self.source.arch)
         weights = sum(shapes[name][0] * shapes[name][1] for name in layers.quantized)
+        rounded = self.config.kv_cache == "none"
         row = {
             "file": directory.name,
-            "engine": f"{ENGINE}, simulated",
+            "engine": f"{ENGINE}, simulated" + ("" if rounded else " but for the cache"),
             "format": kind.name,
             "bytes": size,
             "bits_per_weight": self._bits(size),

@@ -19,7 +19,9 @@ MAX_ANSWER_CHARACTERS = 200
 #: A shorter question is bound to occur in an honest answer.
 _SHORTEST_QUESTION = 8
 #: Turns, tags and instructions as chat templates write them; LaTeX has none of these.
-_MARKUP = re.compile(r"<\||\|>|<!|</?[^\W\d][^<>\n]*>|\[/?(?:INST|SYS)\]|<<|>>|�")
+MARKUP = re.compile(r"<\||\|>|<!|</?[^\W\d][^<>\n]*>|\[/?(?:INST|SYS)\]|<<|>>|�")
+#: What a second answer behind a box has: a number, a command, an alternative or the marker's word.
+_SECOND = re.compile(r"[\d\\]|\b(?:lub|albo|bądź|czy|or|odpowiedź|answer)\b", re.IGNORECASE)
 #: Unicode categories of characters that nobody sees, or that are no characters.
 _UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
 
@@ -35,7 +37,7 @@ def clean(text: str, task: Task) -> str | None:
     if any(unicodedata.category(sign) in _UNSEEN and sign not in "\n\t" for sign in text):
         return None
     text = unicodedata.normalize("NFC", text).strip()
-    if not text or _MARKUP.search(text):
+    if not text or MARKUP.search(text):
         return None
     asked = squeeze(question(task))
     if len(asked) >= _SHORTEST_QUESTION and asked in squeeze(text):
@@ -47,8 +49,9 @@ def final_answer(text: str, task: Task) -> str | None:
     r"""Return the one answer that `text` gives, None where it gives none or several.
 
     Without ``marker`` in the task the whole text is the answer. With one, such as ``Odpowiedź:`` or
-    ``\boxed``, it is what follows the marker's only occurrence, or stands in its braces. It must
-    be one line of at most ``max_answer_characters``.
+    ``\boxed``, it is what follows the marker's only occurrence, or stands in its braces, behind
+    which no number, formula or alternative may follow. It must be one line of at most
+    ``max_answer_characters``.
     """
     cleaned = clean(text, task)
     if cleaned is None:
@@ -82,17 +85,21 @@ def squeeze(text: str) -> str:
 
 
 def _after(text: str, marker: str) -> str | None:
-    if text.count(marker) != 1:
+    if text.count(marker) != 1 or text.casefold().count(marker.casefold()) != 1:
         return None
     rest = text.partition(marker)[2]
     return _in_braces(rest) if marker == BOXED else rest.strip()
 
 
 def _in_braces(text: str) -> str | None:
-    """Return what stands in the braces that `text` begins with, None where they do not close."""
+    """Return what stands in the braces that `text` begins with.
+
+    None where they do not close, or where what follows may hold a second answer.
+    """
     depth = 0
     for place, sign in enumerate(text):
         depth += {"{": 1, "}": -1}.get(sign, 0)
         if depth == 0:
-            return text[1:place].strip() if place else None
+            second = _SECOND.search(text, place + 1)
+            return text[1:place].strip() if place and not second else None
     return None

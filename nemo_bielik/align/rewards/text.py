@@ -4,9 +4,11 @@ import re
 import string
 import unicodedata
 
-from nemo_bielik.align.rewards.answers import Task, clean, final_answer
+from nemo_bielik.align.rewards.answers import MARKUP, Task, clean, final_answer
 
 _QUOTES = "\"'„”“«»‚’‘"
+#: How regular expressions write names of groups and what stands before: no tags of a text.
+_GROUP = re.compile(r"\(\?(?:P<\w+>|<[=!])")
 _LETTERS = string.ascii_uppercase
 
 
@@ -75,11 +77,14 @@ def check_choice(task: Task) -> None:
 
 
 def check_form(task: Task) -> None:
-    """Raise `ValueError` unless ``pattern`` is a regular expression."""
+    """Raise `ValueError` unless ``pattern`` is a regular expression that a text can fulfil."""
     try:
         re.compile(task.get("pattern", 0))
     except (re.error, TypeError) as error:
         raise ValueError(f'"pattern" must be a regular expression ({error})') from None
+    tag = MARKUP.search(_GROUP.sub("", task["pattern"]))
+    if tag:
+        raise ValueError(f'"pattern" asks for {tag[0]!r}; tags earn nothing, choose other marks')
 
 
 def _nfc(text: str) -> str:

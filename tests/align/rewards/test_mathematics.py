@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemo_bielik.align.rewards.mathematics import equal
+from nemo_bielik.align.rewards.mathematics import check, equal
 
 pytest.importorskip("math_verify", reason="mathematical equality needs the extra 'align'")
 
@@ -32,6 +32,12 @@ def reward(answer: str, wanted: str, prompt: str = "") -> float:
         ("\\frac{\\sqrt 2}{2}", "\\frac{1}{\\sqrt{2}}"),
         ("x \\leq 3", "x \\le 3"),
         ("\\frac{\\ln 3}{\\ln 2}", "\\log_2 3"),
+        ("1.60\\cdot 10^{-19}", "1.6\\cdot 10^{-19}"),
+        ("0.0000004", "4\\cdot 10^{-7}"),
+        ("5", "x=5"),
+        ("x = 5", "x=5"),
+        ("vm", "mv"),
+        ("\\left(1, 2\\right)", "(1,2)"),
     ],
 )
 def test_equal(answer: str, wanted: str) -> None:
@@ -70,6 +76,16 @@ def test_equal(answer: str, wanted: str) -> None:
         ("x^2+1 \\approx x", "x^2+1"),
         ("x^2+1 \\pm 0", "x^2+1"),
         ("7$ $\\{1,2\\}", "\\{1,2\\}"),
+        ("9\\cdot 10^{-31}", "1.6\\cdot 10^{-19}"),
+        ("0.0", "1.6\\cdot 10^{-19}"),
+        ("0.0", "0.0000001"),
+        ("0.00000016", "0.0000004"),
+        ("mV", "mv"),
+        ("k", "K"),
+        ("17", "x+y=17"),
+        ("\\{1,2\\}", "(1,2)"),
+        ("(2,1)", "\\{1,2\\}"),
+        ("\\frac{d}{dx} x^3", "3x^2"),
         ("__import__('os').system('true')", "0"),
     ],
 )
@@ -80,7 +96,16 @@ def test_not_equal_or_not_worked_out(answer: str, wanted: str) -> None:
 def test_a_part_of_the_question_is_no_answer() -> None:
     prompt = "Rozwiń wyrażenie: (x + 1)^2"
     assert reward("(x+1)^2", "x^2+2x+1", prompt) == 0
+    assert reward("(x+1)^{2}", "x^2+2x+1", prompt) == 0
+    assert reward("\\left(x+1\\right)^2", "x^2+2x+1", prompt) == 0
+    assert reward("\\dfrac{12}{24}", "\\frac{1}{2}", "Skróć \\frac{12}{24}.") == 0
     assert reward("1+2x+x^2", "x^2+2x+1", prompt) == 1
     assert reward("12/24", "1/2", "Skróć ułamek 12/24.") == 0
     assert reward("3/6", "1/2", "Skróć ułamek 12/24.") == 1  # equal is all that is asked
     assert reward("7", "7", "Która liczba jest większa, 5 czy 7?") == 1
+
+
+@pytest.mark.parametrize("word", ["ABCD", "tak"])
+def test_words_are_not_for_mathematics(word: str) -> None:
+    with pytest.raises(ValueError, match='judge words by "exact"'):
+        check({"answer": word})

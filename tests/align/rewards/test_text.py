@@ -36,6 +36,7 @@ def test_choice_takes_the_letter_alone_or_with_its_own_text() -> None:
 
 def test_a_form_must_be_the_whole_of_the_text() -> None:
     form = REWARDS["format"].function
+    REWARDS["format"].check({"pattern": r"(?P<a>\d)(?<=1)(?<!2) (?P=a)"})  # no tags
     task = {"pattern": r"\{\"wynik\": \d+\}"}
     assert form('{"wynik": 8}', task) == 1
     assert form('Proszę: {"wynik": 8}', task) == 0
@@ -86,6 +87,7 @@ def test_no_two_nouns_share_a_lemma() -> None:
         ({"reward": "choice", "answer": "A"}, '"choices" must be a list'),
         ({"reward": "format", "pattern": "("}, '"pattern" must be a regular expression'),
         ({"reward": "format"}, '"pattern" must be a regular expression'),
+        ({"reward": "format", "pattern": "<think>.*</think>.*"}, "asks for '<think>'; tags earn"),
         ({"reward": "inflection", "lemma": "kod", "case": "gen", "number": "sg"}, "did you mean"),
     ],
 )
