@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_bielik.errors import ConfigError, nearest
+from nemo_bielik.errors import ConfigError, DataError, nearest
 from nemo_bielik.launch.site_file import USER_FILE, load_sites, nemo_run_home
 
 _SITE_HELP = f"site file; default: ./bielik_site.toml or {USER_FILE}"
@@ -182,7 +182,11 @@ def _backends(directory: Path) -> Iterator[tuple[Any, _Backend | None]]:
 
     from nemo_bielik.launch.experiment import open_experiment
 
-    experiment = open_experiment(directory)
+    try:
+        experiment = open_experiment(directory)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise DataError(f"{directory}: NeMo-Run cannot read this experiment ({reason})") from error
     kinds = {SlurmExecutor: _Slurm, LeptonExecutor: _Lepton}
     for found in experiment.jobs:
         kind = next(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemo_bielik import __version__
-from nemo_bielik.commands import COMMANDS, Command, find_command, load
+from nemo_bielik.commands import COMMANDS, Command, commands_of, find_command, load
 from nemo_bielik.config_text import format_config
 from nemo_bielik.errors import BielikError
 from nemo_bielik.launch.local import JOB_VARIABLE, die_with_parent, run_distributed
@@ -68,16 +68,19 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"bielik {__version__}")
         return STATUS_OK
+    if words[1:] in (["-h"], ["--help"]) and (group := commands_of(words[0])):
+        print(usage(group))
+        return STATUS_OK
     command = find_command(words[0], words[1:])
     status = run_command(command, words[1 + command.subcommands :])
     sys.stdout.flush()  # a closed pipe shows here, where it is handled
     return status
 
 
-def usage() -> str:
-    """Return the text of ``bielik --help``."""
-    width = max(len(command.name) for command in COMMANDS)
-    rows = "\n".join(f"  {command.name:<{width}}  {command.help}" for command in COMMANDS)
+def usage(commands: Sequence[Command] = COMMANDS) -> str:
+    """Return the text of ``bielik --help``, or of the help on some of the commands."""
+    width = max(len(command.name) for command in commands)
+    rows = "\n".join(f"  {command.name:<{width}}  {command.help}" for command in commands)
     return (
         "usage: bielik COMMAND [--option value …] [name=value …]\n\n"
         f"Score, prune, distil and judge a language model.\n\ncommands:\n{rows}\n\n{_COMMON_FLAGS}"

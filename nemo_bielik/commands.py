@@ -343,6 +343,12 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
+def commands_of(group: str) -> list[Command]:
+    """Return the commands of a group such as ``launch``; none of what is a command itself."""
+    known = [command for command in COMMANDS if command.name.split()[0] == group]
+    return [] if any(command.name == group for command in known) else known
+
+
 def find_command(name: str, words: Sequence[str] = ()) -> Command:
     """Return the command called `name`; an unknown one raises `ConfigError`.
 

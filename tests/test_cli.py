@@ -89,6 +89,12 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert command.help in text
 
 
+def test_a_group_lists_its_own_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["launch", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "  launch status " in text and "  distill " not in text
+
+
 def test_the_table_has_no_duplicates_and_names_modules_of_this_package() -> None:
     names = [command.name for command in cli.COMMANDS]
     assert len(names) == len(set(names))

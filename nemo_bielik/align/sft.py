@@ -5,8 +5,9 @@ from pathlib import Path
 
 from nemo_bielik.align.preflight import Preflight, conversations_report
 from nemo_bielik.align.settings import AlignConfig, AlignSettings
+from nemo_bielik.data.sources import data_fingerprints
 from nemo_bielik.stages import is_done
-from nemo_bielik.training import OptimConfig, data_fingerprints, prepare
+from nemo_bielik.training import OptimConfig, prepare
 
 
 @dataclass(kw_only=True)

@@ -72,6 +72,10 @@ def peak_flops(driver_name: str, precision: Literal["fp32", "bf16"]) -> float | 
     return closest.bf16_flops if precision == "bf16" else closest.fp32_flops
 
 
+#: More are a slip of the keys: every split of them would be looked at.
+_MOST_GPUS = 100_000
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Equal nodes of equal GPUs."""
@@ -89,6 +93,8 @@ class Cluster:
             raise ConfigError(
                 f"cluster is {text!r}; write nodes x GPUs x name, such as 2x8xH200 or 8xH200"
             )
+        if nodes * gpus > _MOST_GPUS:
+            raise ConfigError(f"cluster is {text!r}; that is more than {_MOST_GPUS:,} GPUs")
         return cls(nodes, gpus, device(found[3]))
 
     @property

@@ -56,7 +56,7 @@ def estimates(
     no layout.
     """
     found = [
-        _estimate(workload, layout, cluster, efficiency)
+        estimate(workload, layout, cluster, efficiency)
         for layout in legal(workload, cluster)
         if layout.context == 1 or not whole_sequences
     ]
@@ -73,7 +73,7 @@ def legal(workload: Workload, cluster: Cluster) -> Iterator[Layout]:
     """Yield the layouts that the engine takes.
 
     Tensor and context ranks stay within a node; micro-batches are whole; with several pipeline
-    stages or tensor ranks that split the sequence, packing wants one sequence a micro-batch.
+    stages packing wants one sequence a micro-batch.
     """
     for tensor, context in _within_a_node(workload, cluster.gpus_per_node):
         for pipeline in _divisors(cluster.gpus // (tensor * context)):
@@ -115,7 +115,10 @@ def _micro_batch_sizes(workload: Workload, data: int, pipeline: int) -> list[int
     return [1] if pipeline > 1 else [size for size in (1, 2, 4, 8) if share % size == 0]
 
 
-def _estimate(workload: Workload, layout: Layout, cluster: Cluster, efficiency: float) -> Estimate:
+def estimate(
+    workload: Workload, layout: Layout, cluster: Cluster, efficiency: float = EFFICIENCY
+) -> Estimate:
+    """Return what one layout takes; it need not be one that `legal` yields."""
     memory = peak_memory(workload, layout)
     seconds = step_seconds(workload, layout, cluster, efficiency)
     return Estimate(

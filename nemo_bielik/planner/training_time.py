@@ -66,9 +66,9 @@ def _tensor_talk(workload: Workload, layout: Layout, stage: int, cluster: Cluste
     bandwidth = cluster.device.link_bandwidth * LINK_SHARE
     # a ring sends every byte twice, but for a rank's own share
     a_byte = 2 * (layout.tensor - 1) / layout.tensor / bandwidth
-    passes = {workload.student: 3 if layout.recompute else 2, workload.teacher: 1}
+    passes = [(workload.student, 3 if layout.recompute else 2), (workload.teacher, 1)]
     seconds = 0.0
-    for arch, count in passes.items():
+    for arch, count in passes:
         if arch is not None:
             layers = layers_of_stages(arch.num_layers, layout.pipeline)[stage]
             seconds += count * 2 * layers * 2 * tokens * arch.hidden_size * a_byte

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.search.settings import SearchSettings
-from nemo_bielik.search.verdicts import StabilityLimits
 
 
 @dataclass(kw_only=True)
@@ -18,7 +17,6 @@ class SearchConfig(SearchSettings):
     validation_data: Path = field(metadata={"help": "held-out tokens that candidates compete on"})
     output: Path = field(metadata={"help": "directory of the search"})
     score_samples: int = field(default=256, metadata={"help": "calibration sequences"})
-    judge: StabilityLimits = field(default_factory=StabilityLimits)
     lanes: int = field(default=2, metadata={"help": "stages or ranks that run side by side"})
     stop_before_last_rung: bool = field(
         default=False,

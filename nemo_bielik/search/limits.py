@@ -8,11 +8,11 @@ from functools import lru_cache
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.errors import ConfigError
 from nemo_bielik.planner.devices import Cluster, device
-from nemo_bielik.planner.layouts import MARGIN, Estimate, estimates
+from nemo_bielik.planner.layouts import MARGIN, Estimate, estimate, estimates
 from nemo_bielik.planner.memory import kv_cache_bytes, weights_bytes
 from nemo_bielik.planner.parameters import count_one_embedding
 from nemo_bielik.planner.roofline import bytes_per_token
-from nemo_bielik.planner.training_memory import Workload
+from nemo_bielik.planner.training_memory import Layout, Workload
 from nemo_bielik.training import TrainSettings
 
 #: Share of its bandwidth that a GPU reaches at batch 1: what the report's Table 16 gives for the
@@ -112,14 +112,28 @@ def _estimates(
     arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str
 ) -> list[Estimate]:
     workload = Workload(arch, teacher, run.sequence_length, run.global_batch_size)
+    gpus, split = Cluster.parse(cluster), run.parallel
+    if split.processes == gpus.gpus:
+        own = Layout(
+            tensor=split.tensor,
+            pipeline=split.pipeline,
+            data=split.data,
+            micro_batch_size=run.micro_batch_size,
+            sequence=split.sequence,
+            recompute=run.recompute,
+            context=split.context,
+        )
+        return [estimate(workload, own, gpus)]
     # a search scores in the layout of its distillations, and scoring wants whole sequences
-    return estimates(workload, Cluster.parse(cluster), whole_sequences=True)
+    return estimates(workload, gpus, whole_sequences=True)
 
 
 def distillation(
     arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str
 ) -> Estimate:
-    """Return the fastest layout in which `arch` is distilled; if none fits, its `fits` is False.
+    """Return how `arch` is distilled; `fits` is False if that takes more memory than there is.
+
+    That is in the layout of `run` where it takes all of the cluster, else in the fastest.
 
     Args:
         teacher: the live one beside it; None where a cache takes its place.
@@ -161,7 +175,7 @@ def breaches(
 def misfit(
     arch: ModelArch, teacher: ModelArch | None, limits: Limits, run: TrainSettings
 ) -> list[Breach]:
-    """Return that no layout of the distillation fits the memory of `limits.cluster`, if so."""
+    """Return that the distillation does not fit the memory of `limits.cluster`, if so."""
     found = _estimates(arch, teacher, run, limits.cluster)
     if found[0].fits:
         return []

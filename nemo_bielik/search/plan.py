@@ -43,14 +43,15 @@ class SearchPlanConfig(SearchSettings):
 
     @property
     def fills_cluster(self) -> bool:
-        """A plan is for all of `limits.cluster`, in the fastest layout."""
+        """A plan is for all of `limits.cluster`, in the fastest layout if none is set for it."""
         return True
 
 
-def print_plan(config: SearchPlanConfig) -> None:
-    """Print the plan."""
+def print_plan(config: SearchPlanConfig) -> int:
+    """Print the plan; return 1 if no candidate is within the limits."""
     found = plan(config, resolve_arch(config.source))
     print(json_format.dumps(found, indent=2) if config.json else plan_in_words(found))
+    return 0 if found["rungs"] else 1
 
 
 def plan(
@@ -79,6 +80,7 @@ def plan(
         "candidates": rows,
         "left_out": [n for n in EXPERIMENTS if settings.preset == "paper" and n not in names],
         "rungs": schedule.rows() if schedule else [],
+        "judged_steps": _judged_steps(schedule, settings) if schedule else 0,
         "search": _search(schedule, settings, [row["hours"] for row in kept]) if schedule else None,
         "report": _report(schedule, settings, source) if schedule else None,
         "teacher_cache": _cache(source, settings) if schedule else None,
@@ -108,6 +110,12 @@ def _on_cluster(
     words = f"TP{layout.tensor} PP{layout.pipeline} DP{layout.data}"
     figures = (words, best.tokens_per_second, hours, hours * Cluster.parse(cluster).gpus)
     return dict(zip(names, figures, strict=True))
+
+
+def _judged_steps(schedule: Schedule, settings: SearchSettings) -> int:
+    """Return of how many steps of the first rung spikes are looked for: the first have no past."""
+    first = settings.recovery.optim.warmup_iters + settings.judge.window
+    return max(0, schedule.rungs[0].last_step - first)
 
 
 def _search(

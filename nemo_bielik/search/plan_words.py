@@ -6,6 +6,11 @@ from typing import Any
 from nemo_bielik.planner.table import align
 from nemo_bielik.report.wording import size_bytes
 
+_UNJUDGED = (
+    "stability is NOT judged: rung 1 ends before the warm-up and the judge.window steps that "
+    "spikes are measured against; take more steps, a shorter warm-up or a smaller factor"
+)
+
 
 def plan_in_words(found: dict[str, Any]) -> str:
     """Return the plan's paragraphs: the candidates, the rungs, the sums."""
@@ -94,6 +99,8 @@ def _sums(found: dict[str, Any]) -> list[str]:
             f"{report['runs']} runs take {_days(report['exhaustive_hours'])}, the search "
             f"{_days(report['hours'])}: {_days(report['saved_hours'])} saved"
         )
+    if not found["judged_steps"]:
+        lines.append(_UNJUDGED)
     return [*lines, _cache_line(found)]
 
 

@@ -13,6 +13,7 @@ from nemo_bielik.recipes import minitron_7b
 from nemo_bielik.search import halving
 from nemo_bielik.search.candidates import Candidate, Generation, generate, paper, resolve
 from nemo_bielik.search.limits import Breach, Limits, breaches, misfit
+from nemo_bielik.search.verdicts import StabilityLimits
 from nemo_bielik.training import TrainSettings
 
 
@@ -48,6 +49,7 @@ class SearchSettings:
     )
     finalists: int = field(default=2, metadata={"help": "candidates that train to the end"})
     recovery: TrainSettings = field(default_factory=minitron_7b.recovery)
+    judge: StabilityLimits = field(default_factory=StabilityLimits)
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -270,6 +270,11 @@ def test_a_local_job_runs_and_is_found_again(tmp_path, capfd):
     assert capfd.readouterr().out == f"{done.id}\n"
     assert cli.main(["launch", "logs", "smal-world", *words[1:]]) == cli.STATUS_USER_ERROR
     assert "did you mean 'small-world'?" in capfd.readouterr().err
+    (done.directory / "_CONFIG").unlink()  # as of an experiment that was removed in part
+    assert cli.main(["launch", "status", *words]) == cli.STATUS_USER_ERROR
+    said = capfd.readouterr().err
+    assert f"{done.directory}: NeMo-Run cannot read this experiment" in said
+    assert said.count("\n") == 1
 
 
 def test_torchrun_tries_a_recipe_and_leaves_nothing(tmp_path, student, teacher, tokens, capfd):

@@ -30,6 +30,11 @@ def test_anything_else_is_refused_with_an_example(text: str) -> None:
         Cluster.parse(text)
 
 
+def test_more_gpus_than_there_are_is_a_slip_of_the_keys() -> None:
+    with pytest.raises(ConfigError, match="more than 100,000 GPUs"):
+        Cluster.parse("99999999999x8xH200")
+
+
 def test_an_unknown_gpu_names_the_nearest_and_all_known() -> None:
     with pytest.raises(ConfigError, match=r"no GPU 'H20'.*H200.*known are A100"):
         device("H20")

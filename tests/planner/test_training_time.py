@@ -83,3 +83,10 @@ def test_links_between_nodes_cost_more_than_those_within() -> None:
     layout = replace(ALONE, data=8)
     across = step_seconds(LABELS, layout, Cluster.parse("8x1xH200"))
     assert across > step_seconds(LABELS, layout, NODE)
+
+
+def test_a_teacher_of_the_students_shape_talks_as_any_other_does() -> None:
+    split = replace(ALONE, tensor=4, data=2, sequence=True)
+    same = Workload(BIELIK_11B_V3, BIELIK_11B_V3, 4096, 64)
+    renamed = replace(same, teacher=BIELIK_11B_V3.replace(name="another"))
+    assert step_seconds(same, split, NODE) == step_seconds(renamed, split, NODE)

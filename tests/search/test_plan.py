@@ -12,6 +12,7 @@ from nemo_bielik.errors import ConfigError
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.planner.layout_plan import LayoutPlanConfig, print_layouts
 from nemo_bielik.recipes import minitron_7b
+from nemo_bielik.search import halving
 from nemo_bielik.search.limits import Limits
 from nemo_bielik.search.plan import SearchPlanConfig, plan
 from nemo_bielik.search.plan_words import plan_in_words
@@ -149,7 +150,7 @@ def test_what_the_method_or_the_layout_cannot_is_refused(changes, said):
 
 
 def test_a_plan_of_nothing_says_so(capsys):
-    assert main(["search", "--plan", "--preset=paper", "limits.max_parameters=1e9"]) == 0
+    assert main(["search", "--plan", "--preset=paper", "limits.max_parameters=1e9"]) == 1
     said = capsys.readouterr().out
     assert "No candidate is within the limits." in said
     # 40 × (2 × 4096² + 2 × 4096 × 1024 + 3 × 4096 × 11264 + 2 × 4096) + 32128 × 4096 + 4096
@@ -173,3 +174,32 @@ def test_without_names_and_limits_there_is_nothing_to_search():
 def test_settings_that_cannot_be_are_one_line(changes, said):
     with pytest.raises(ConfigError, match=said):
         SearchPlanConfig(**changes)
+
+
+def test_the_layout_that_is_set_for_the_whole_cluster_is_the_one_that_is_planned(found):
+    own = ParallelConfig(tensor=8, data=2, sequence=True)
+    run = replace(minitron_7b.recovery(), parallel=own)
+    split = plan(SearchPlanConfig(preset="paper", recovery=run), BIELIK_11B_V3)
+    assert {row["layout"] for row in split["candidates"]} == {"TP8 PP1 DP2"}
+    for one, fastest in zip(split["candidates"], found["candidates"], strict=True):
+        assert one["hours"] > fastest["hours"]
+    # eight whole models and their teachers in GPUs of 48 GB, though PP4 would fit there
+    run = replace(minitron_7b.recovery(), parallel=ParallelConfig(data=8))
+    small = SearchPlanConfig(preset="paper", recovery=run, limits=Limits(cluster="1x8xL40S"))
+    (breach,) = plan(small, BIELIK_11B_V3)["candidates"][0]["breaches"]
+    assert breach["limit"] == "cluster" and breach["value"] > 48
+
+
+def test_a_first_rung_too_short_for_spikes_is_called_so(found):
+    run = minitron_7b.recovery()
+    assert found["judged_steps"] == 1000 - 100 - 10
+    assert "NOT judged" not in plan_in_words(found)
+    short = SearchPlanConfig(preset="paper", recovery=replace(run, iters=800, eval_interval=10))
+    words = plan(short, BIELIK_11B_V3)
+    assert words["judged_steps"] == 0 and words["rungs"][0]["last_step"] == 90
+    assert "stability is NOT judged" in plan_in_words(words)
+
+
+@pytest.mark.parametrize(("count", "share"), [(5, 0.6), (10, 1 / 3)])
+def test_the_shares_that_the_docs_give(count, share):
+    assert halving.plan(count, 9000, 3, 2).share == pytest.approx(share)
