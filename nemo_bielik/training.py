@@ -222,6 +222,11 @@ class TrainSettings:
                 f"global_batch_size is {self.global_batch_size}; it must be a multiple of "
                 f"micro_batch_size × parallel.data = {share}"
             )
+        if self.precision == "bf16" and self.parallel.pipeline > 1 and self.micro_batch_size > 1:
+            raise ConfigError(
+                f"micro_batch_size is {self.micro_batch_size}; in bf16 with parallel.pipeline "
+                "above 1 it must be 1, since Transformer Engine packs a micro-batch into one row"
+            )
         if self.keep == "best" and not self.eval_interval:
             raise ConfigError("keep=best needs an eval_interval above 0")
         if self.stability.policy == "rollback" and not self.save_interval:

@@ -121,6 +121,13 @@ def test_processes_are_the_product_of_the_axes():
     assert ParallelConfig(tensor=2, pipeline=3, data=5).processes == 30
 
 
+def test_stages_take_one_sequence_a_micro_batch_in_bf16():
+    several = {"micro_batch_size": 2, "parallel": ParallelConfig(pipeline=2)}
+    message = refusal(lambda: TrainSettings(precision="bf16", **several))
+    assert message.startswith("micro_batch_size is 2; in bf16 with parallel.pipeline above 1 it")
+    TrainSettings(precision="fp32", **several)  # on CPUs, where a micro-batch is no packed row
+
+
 def test_the_batch_must_split_into_micro_batches_over_the_data_axis():
     message = refusal(
         lambda: TrainSettings(

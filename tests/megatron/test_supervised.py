@@ -14,7 +14,7 @@ from engine_room import write_tokens
 from nemo_bielik.align.sft import SftConfig, describe
 from nemo_bielik.checkpoint import copy_tokenizer
 from nemo_bielik.data.tokenize import TokenizeConfig, tokenize
-from nemo_bielik.errors import CheckpointError, DataError
+from nemo_bielik.errors import CheckpointError, ConfigError, DataError
 from nemo_bielik.manifest import Manifest
 from nemo_bielik.parallel import ParallelConfig
 from nemo_bielik.training import OptimConfig
@@ -212,3 +212,24 @@ def test_what_should_stop_a_run_does_so_before_the_engine(assistant, chat, token
     copy_tokenizer(other, model)
     with pytest.raises(DataError, match="made with another chat template than that of"):
         describe(settings(model, chat, tmp_path / "out"))
+
+
+def test_pairs_stop_a_dry_run_as_they_would_the_run(assistant, tmp_path):
+    pair = {"prompt": "What is it ?", "chosen": "It rains .", "rejected": "Look ."}
+    text = write_lines(tmp_path / "pairs.jsonl", pair)
+    tokenize(TokenizeConfig(inputs=[text], tokenizer=assistant, output=tmp_path / "tokens"))
+    with pytest.raises(ConfigError, match="holds preference pairs"):
+        describe(settings(assistant, tmp_path / "tokens", tmp_path / "out"))
+
+
+def test_a_template_that_does_not_learn_its_end_is_refused(assistant, tmp_path):
+    """Otherwise the word that answers end with most often would end every later one."""
+    early = MARKED.replace("{{- '<|im_end|>' }}{% endgeneration %}", "{% endgeneration %}@")
+    template = early.replace("@", "{{- '<|im_end|>' }}")
+    tokenizer = write_tokenizer(tmp_path / "tokenizer", template)
+    turns = [{"role": "user", "content": "What ?"}, {"role": "assistant", "content": "It rains ."}]
+    text = write_lines(tmp_path / "chat.jsonl", {"messages": turns})
+    tokens = tmp_path / "tokens"
+    tokenize(TokenizeConfig(inputs=[text], tokenizer=tokenizer, output=tokens))
+    with pytest.raises(CheckpointError, match=r"out of what is learned, which ends with '\.'"):
+        describe(settings(assistant, tokens, tmp_path / "out", tokenizer=tokenizer))

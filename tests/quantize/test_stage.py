@@ -301,6 +301,16 @@ def test_a_machine_without_the_packages_is_told_what_to_install(
         ({"formats": ["Q8_0"], "max_loss": math.nan, "held_out": [Path("t")]}, "0 or more"),
         ({"formats": ["Q8_0"], "max_loss": math.inf, "held_out": [Path("t")]}, "0 or more"),
         ({"formats": ["Q8_0"], "measured_tokens": 8}, "at least one window"),
+        (
+            {
+                "formats": ["fp8"],
+                "texts": [Path("t")],
+                "kv_cache": "fp8",
+                "max_loss": 1.0,
+                "held_out": [Path("t")],
+            },
+            "max_loss judges weights and activations, not keys and values",
+        ),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, settings, message):
