@@ -178,7 +178,7 @@ def _recoveries(config: CompareRunsConfig) -> tuple[list[Difference], list[Gap]]
 
 def _other_tasks(first: _Opened, second: _Opened) -> Iterator[Gap]:
     """Name the suites that a student's two figures take different tasks of."""
-    for label in first.students.keys() & second.students.keys():
+    for label in [label for label in first.students if label in second.students]:
         one, other = first.students[label], second.students[label]
         for suite in [suite for suite in one.suites if suite in other.suites]:
             if one.tasks((SUITE, suite, suite)) != other.tasks((SUITE, suite, suite)):
