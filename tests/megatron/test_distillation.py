@@ -195,6 +195,7 @@ def test_a_teacher_in_fp32_under_a_student_in_bf16_loses_nothing_between_stages(
 ):
     """Hidden states that travelled in bf16 would be another teacher's."""
     settings = {"precision": "bf16", "teacher_precision": "fp32", "iters": 1, "eval_interval": 0}
+    settings["micro_batch_size"] = 1  # as several stages want it in bf16
     losses = [
         values(run(student, teacher, **settings, parallel=LAYOUTS[layout]), "loss")
         for layout in ("one process", "pipeline=2")
