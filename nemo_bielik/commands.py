@@ -360,7 +360,7 @@ def find_command(name: str, words: Sequence[str] = ()) -> Command:
         if first == name and rest and _are_chosen(rest, words):
             return command
     if name not in known:
-        actions = [row.partition(" ")[2] for row in known if row.startswith(f"{name} ")]
+        actions = [command.name.partition(" ")[2] for command in commands_of(name)]
         if actions:
             several = bool(words) and any(action.startswith(f"{words[0]} ") for action in actions)
             given = " ".join(words[: 2 if several else 1])

@@ -201,23 +201,14 @@ def planned_memory(config: TrainConfig) -> float | None:
     """
     if config.precision != "bf16" or config.lora.rank:
         return None
-    parallel, teacher = config.parallel, getattr(config, "teacher", None)
+    teacher = getattr(config, "teacher", None)
     workload = Workload(
         Checkpoint.open(config.model).arch,
         Checkpoint.open(teacher).arch if teacher is not None else None,
         config.longest_sequence,
         config.global_batch_size,
     )
-    layout = Layout(
-        tensor=parallel.tensor,
-        pipeline=parallel.pipeline,
-        data=parallel.data,
-        micro_batch_size=config.micro_batch_size,
-        sequence=parallel.sequence,
-        recompute=config.recompute,
-        context=parallel.context,
-    )
-    parts = peak_memory(workload, layout)
+    parts = peak_memory(workload, Layout.of(config))
     return sum(parts.values()) - parts["context"]
 
 

@@ -25,6 +25,20 @@ HERE = Path("x")
 DISTILL = partial(DistillConfig, model=HERE, train_data=[HERE], output=HERE, parallel=SPLIT)
 
 
+def test_a_split_sequence_needs_tensor_ranks():
+    with pytest.raises(ConfigError) as caught:
+        ParallelConfig(sequence=True)
+    assert "\n" not in str(caught.value)
+    assert "parallel.sequence" in str(caught.value)
+    assert "parallel.tensor" in str(caught.value)
+    assert ParallelConfig(sequence=True, tensor=2).sequence
+
+
+def test_processes_are_the_product_of_the_axes():
+    assert ParallelConfig().processes == 1
+    assert ParallelConfig(tensor=2, pipeline=3, data=5).processes == 30
+
+
 def test_context_ranks_are_processes_but_no_data_ranks():
     assert ParallelConfig(tensor=2, pipeline=3, data=5, context=7).processes == 210
     shared = TrainSettings(global_batch_size=2, parallel=ParallelConfig(data=2, context=4))

@@ -109,18 +109,6 @@ def test_the_limits_themselves_are_allowed():
     )
 
 
-def test_a_split_sequence_needs_tensor_ranks():
-    message = refusal(lambda: ParallelConfig(sequence=True))
-    assert "parallel.sequence" in message
-    assert "parallel.tensor" in message
-    assert ParallelConfig(sequence=True, tensor=2).sequence
-
-
-def test_processes_are_the_product_of_the_axes():
-    assert ParallelConfig().processes == 1
-    assert ParallelConfig(tensor=2, pipeline=3, data=5).processes == 30
-
-
 def test_stages_take_one_sequence_a_micro_batch_in_bf16():
     several = {"micro_batch_size": 2, "parallel": ParallelConfig(pipeline=2)}
     message = refusal(lambda: TrainSettings(precision="bf16", **several))

@@ -19,10 +19,14 @@ all keys, a byte a pair and two as attention adds it, shared by all layers.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from nemo_bielik.arch import ModelArch
 from nemo_bielik.planner.parameters import INPUT_EMBEDDING, rows
 from nemo_bielik.planner.stages import layers_of_stages
+
+if TYPE_CHECKING:
+    from nemo_bielik.training import TrainSettings
 
 #: Logits that exist at once, both models', on a GPU (`distill/fused.py`).
 CHUNK_BYTES = 512 * 2**20
@@ -56,6 +60,20 @@ class Layout:
     sequence: bool
     recompute: bool
     context: int = 1
+
+    @classmethod
+    def of(cls, run: "TrainSettings") -> "Layout":
+        """Return the layout that a run is set to."""
+        split = run.parallel
+        return cls(
+            tensor=split.tensor,
+            pipeline=split.pipeline,
+            data=split.data,
+            micro_batch_size=run.micro_batch_size,
+            sequence=split.sequence,
+            recompute=run.recompute,
+            context=split.context,
+        )
 
     def tokens(self, workload: Workload) -> int:
         """Tokens of a micro-batch that one rank has."""

@@ -112,20 +112,11 @@ def _estimates(
     arch: ModelArch, teacher: ModelArch | None, run: TrainSettings, cluster: str
 ) -> list[Estimate]:
     workload = Workload(arch, teacher, run.sequence_length, run.global_batch_size)
-    gpus, split = Cluster.parse(cluster), run.parallel
-    if split.processes == gpus.gpus:
-        own = Layout(
-            tensor=split.tensor,
-            pipeline=split.pipeline,
-            data=split.data,
-            micro_batch_size=run.micro_batch_size,
-            sequence=split.sequence,
-            recompute=run.recompute,
-            context=split.context,
-        )
-        return [estimate(workload, own, gpus)]
+    nodes = Cluster.parse(cluster)
+    if run.parallel.processes == nodes.gpus:
+        return [estimate(workload, Layout.of(run), nodes)]
     # a search scores in the layout of its distillations, and scoring wants whole sequences
-    return estimates(workload, gpus, whole_sequences=True)
+    return estimates(workload, nodes, whole_sequences=True)
 
 
 def distillation(

@@ -62,20 +62,25 @@ def _task(suite: str, name: str, task: Mapping[str, Any], lines: list[str]) -> d
     return usual | {key: value for key, value in task.items() if key != "items"}
 
 
-def one_task(answers: str, **entry: Any) -> dict[str, Any]:
-    """Return a suite of one task of right and wrong answers."""
-    return {"tasks": {"task": {"items": right_or_wrong(answers)}}, **entry}
+def of_tasks(answers: Mapping[str, str], **entry: Any) -> dict[str, Any]:
+    """Return a suite of tasks of right and wrong answers."""
+    tasks = {name: {"items": right_or_wrong(given)} for name, given in answers.items()}
+    return {"tasks": tasks, **entry}
 
 
 @pytest.fixture
 def evaluation(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes an evaluation called `name`, of suite ``quiz`` by default."""
+    """Return a function that writes an evaluation called `name`, of suite ``quiz`` by default.
 
-    def write(name: str, answers: str | None = None, **kwargs: Any) -> Path:
+    Its answers are those of one task, ``"1101"``, or of several by name, ``{"easy": "1101"}``.
+    """
+
+    def write(name: str, answers: str | Mapping[str, str] | None = None, **kwargs: Any) -> Path:
         entry = {key: kwargs.pop(key) for key in ("version", "limit") if key in kwargs}
         suites = kwargs.pop("suites", None)
         if suites is None:
-            suites = {"quiz": one_task(answers or "", **entry)}
+            several = answers if isinstance(answers, Mapping) else {"task": answers or ""}
+            suites = {"quiz": of_tasks(several, **entry)}
         return write_evaluation(tmp_path / name, suites, **kwargs)
 
     return write

@@ -67,17 +67,11 @@ def test_figures_of_different_tasks_are_not_set_against_each_other(
     evaluation: Write, compare: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One task answered alike twice, another that the second run's student lost: no difference."""
-
-    def quiz(name: str, easy: str, hard: str) -> Path:
-        tasks = {
-            task: {"items": [{"item": str(n), "score": float(a)} for n, a in enumerate(answers)]}
-            for task, answers in (("easy", easy), ("hard", hard))
-        }
-        return evaluation(name, suites={"quiz": {"tasks": tasks}})
-
-    teacher, words = quiz("t", "1111", "1111"), ("labels=[small]",)
-    first = recovery(tmp_path / "r1", teacher, quiz("x", "1110", "1000"), words=words)
-    second = recovery(tmp_path / "r2", teacher, quiz("y", "1110", "1"), words=words)
+    teacher, words = evaluation("t", {"easy": "1111", "hard": "1111"}), ("labels=[small]",)
+    whole = evaluation("x", {"easy": "1110", "hard": "1000"})
+    lost = evaluation("y", {"easy": "1110", "hard": "1"})
+    first = recovery(tmp_path / "r1", teacher, whole, words=words)
+    second = recovery(tmp_path / "r2", teacher, lost, words=words)
     capsys.readouterr()
     status, found = compare(first, second)
     levels = [(row["level"], row["name"], row["difference"]) for row in found["rows"]]

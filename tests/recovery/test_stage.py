@@ -254,16 +254,10 @@ def test_a_figure_of_fewer_tasks_says_so_everywhere(
 
     Of a and b the teacher has 3 of 4, the students 2: 2/3. Of a alone 1 of 2 is a half.
     """
-
-    def quiz(name: str, **answers: str) -> Path:
-        tasks = {
-            task: {"items": [{"item": str(n), "score": float(a)} for n, a in enumerate(given)]}
-            for task, given in answers.items()
-        }
-        return evaluation(name, suites={"quiz": {"tasks": tasks}})
-
-    output, teacher = tmp_path / "out", quiz("t", a="11", b="10")
-    students = f"students=[{quiz('s', a='10', b='10')},{quiz('q', a='10', b='1')}]"
+    output, teacher = tmp_path / "out", evaluation("t", {"a": "11", "b": "10"})
+    whole = evaluation("s", {"a": "10", "b": "10"})
+    lost = evaluation("q", {"a": "10", "b": "1"})
+    students = f"students=[{whole},{lost}]"
     assert cli.main(["recovery", f"teacher={teacher}", students, f"output={output}"]) == 2
     assert "quiz: 1 of 2 tasks" in capsys.readouterr().out
     rows = json.loads((output / "results.json").read_text())["rows"]

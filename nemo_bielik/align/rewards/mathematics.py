@@ -94,15 +94,15 @@ def _are_alike(given: str, wanted: str) -> bool:
 
     The unknown of an equation may be left out: ``5`` for ``x=5``.
     """
-    own, other = ({*_letters(formula)} for formula in (given, wanted))
+    own, other = _letters(given), _letters(wanted)
     if own != other and (own or len(other) > 1 or "=" not in wanted):
         return False
     openings = [_OPENING.match(formula) for formula in (given, wanted)]
     return "," not in wanted or len({found and found[1] for found in openings}) == 1
 
 
-def _letters(formula: str) -> list[str]:
-    return [sign for sign in _COMMAND.sub(" ", formula) if sign.isalpha() and sign != "π"]
+def _letters(formula: str) -> set[str]:
+    return {sign for sign in _COMMAND.sub(" ", formula) if sign.isalpha() and sign != "π"}
 
 
 def _bare(formula: str) -> str:
